@@ -1,0 +1,25 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.sigprop-stamp
+
+.PHONY: setup report test test-all lint
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[figures,data,dev]"
+	touch $(STAMP)
+
+report: setup
+	$(BIN)/python scripts/main_report.py
+
+test: setup
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check sigprop tests scripts
+	$(BIN)/lint-imports

@@ -1,0 +1,8 @@
+"""The abstract interpreter: infinite-width statistics pushed through a flat program."""
+
+from sigprop.engine.interpreter import Context, interpret
+from sigprop.engine.labels import Label, Named
+from sigprop.engine.rules import RULES
+from sigprop.engine.values import Field, Known, Unknown, Value, known
+
+__all__ = ["RULES", "Context", "Field", "Known", "Label", "Named", "Unknown", "Value", "interpret", "known"]

@@ -1,0 +1,346 @@
+"""Constructors: the only way to make nodes. They hash-cons and keep a normal form.
+
+Normal form: constants are gathered at the front of products, indexing is pushed towards the leaves, elementwise operations are pushed
+into concatenations, sums over channels with a mean are replaced by that mean (law of large numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sigprop.engine.elementwise import variables
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Take, bits, same_array
+
+if TYPE_CHECKING:
+    from sigprop.engine.query import Query
+
+
+def concrete(array: Any) -> bool:
+    return not isinstance(array, jax.core.Tracer)
+
+
+class Pool:
+    """Owns the nodes of one interpretation; ``query`` answers the means that the law of large numbers asks for."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Any, Node] = {}
+        self.leaves: list[Leaf] = []
+        self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
+        self.query: Query
+
+    def _intern(self, kind: type, identity: tuple, dims: Sequence[Dim], *, odd: dict | None = None, mixed: int = 0,
+                gaussian: bool = False, approximate: bool = False, **fields: Any) -> Any:
+        full = (kind, tuple(dims), identity)
+        if full not in self.nodes:
+            odd = odd or {}
+            mask = sum(1 << leaf for leaf in odd)
+            self.nodes[full] = kind(len(self.nodes), tuple(dims), odd, mask, mixed, gaussian, approximate, **fields)
+        return self.nodes[full]
+
+    # leaves and constants
+
+    def leaf(self, key: Any, shape: Sequence[int], variance: float, family: str) -> Node:
+        dims = [Dim("chan", n) for n in shape]
+        found = self.nodes.get((Leaf, tuple(dims), (key,)))
+        if found is not None:
+            return found
+        number = len(self.leaves)
+        node = self._intern(Leaf, (key,), dims, odd={number: frozenset(range(len(dims)))}, gaussian=True,
+                            number=number, variance=variance, family=family)
+        self.leaves.append(node)
+        return node
+
+    def const(self, array: Any, dims: Sequence[Dim]) -> Node:
+        if not concrete(array):
+            self.alive.append(array)
+        return self._intern(Const, (same_array(array),), dims, array=array)
+
+    # parity of combinations
+
+    def _parity_product(self, children: Sequence[Occurrence]) -> tuple[dict, int]:
+        mixed = 0
+        odd: dict[int, frozenset[int]] = {}
+        for node, index in children:
+            mixed |= node.mixed
+            for leaf, dims in node.odd.items():
+                moved = frozenset(index[d] for d in dims)
+                if leaf in odd:
+                    del odd[leaf]  # odd times odd is even
+                else:
+                    odd[leaf] = moved
+        return {leaf: d for leaf, d in odd.items() if not mixed >> leaf & 1}, mixed
+
+    def _parity_sum(self, children: Sequence[Occurrence]) -> tuple[dict, int]:
+        every = 0
+        common = ~0
+        for node, _ in children:
+            every |= node.odd_mask | node.mixed
+            common &= node.odd_mask
+        common &= every
+        odd = {}
+        for leaf in bits(common):
+            sets = [frozenset(i[d] for d in n.odd[leaf]) for n, i in children]
+            odd[leaf] = frozenset.intersection(*sets)
+        return odd, every & ~common
+
+    # elementwise operations
+
+    def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
+        children = [c for c in children if not self._is_zero(c[0])]
+        children = self._drop_small(children)
+        if any(isinstance(c[0], Concat) for c in children):
+            return self._into_concat(children, dims, self.add)
+        if not children:
+            return self.const(np.zeros(()), ())
+        if len(children) == 1 and self._identity(children[0], dims):
+            return children[0][0]
+        children = sorted(children, key=lambda c: c[0].id)
+        random = [c for c in children if not isinstance(c[0], Const)]
+        odd, mixed = self._parity_sum(children)
+        key = tuple((c[0].id, c[1]) for c in children)
+        return self._intern(Add, key, dims, odd=odd, mixed=mixed, gaussian=all(c[0].gaussian for c in random),
+                            approximate=any(c[0].approximate for c in random), children=tuple(children))
+
+    def mul(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
+        flat: list[Occurrence] = []
+        # a function of one variable stays whole beside other random factors: its expectation is one integral
+        many = sum(not isinstance(c[0], Const) for c in children) > 1
+        for node, index in children:
+            if isinstance(node, Mul) and not (many and len(variables(node) or ()) == 1):
+                flat += [(c, tuple(index[j] for j in i)) for c, i in node.children]
+            else:
+                flat.append((node, index))
+        if any(isinstance(c[0], Concat) for c in flat):
+            return self._into_concat(flat, dims, self.mul)
+        random = sorted((c for c in flat if not isinstance(c[0], Const)), key=lambda c: c[0].id)
+        consts = [c for c in flat if isinstance(c[0], Const)]
+        if any(self._is_zero(c[0]) for c in consts):
+            return self.const(np.zeros(()), ())
+        head = [self._merge(consts, dims)] if consts else []
+        if head and not head[0][0].dims and self._is_one(head[0][0]):
+            head = []
+        if not random and head:
+            return self._lift(head[0], dims)
+        if not head and len(random) == 1 and self._identity(random[0], dims):
+            return random[0][0]
+        odd, mixed = self._parity_product(random)
+        key = tuple((c[0].id, c[1]) for c in head + random)
+        return self._intern(Mul, key, dims, odd=odd, mixed=mixed,
+                            gaussian=len(random) == 1 and random[0][0].gaussian,
+                            approximate=any(c[0].approximate for c in random), children=tuple(head + random))
+
+    def map(self, name: str, function: Callable[..., Any], children: Sequence[Occurrence], dims: Sequence[Dim],
+            key: Any, parity: str | None = None) -> Node:
+        if any(isinstance(c[0], Concat) for c in children):
+            return self._into_concat(children, dims, lambda c, d: self.map(name, function, c, d, key, parity))
+        random = [c for c in children if not isinstance(c[0], Const)]
+        odd, mixed = {}, 0
+        if parity == "odd" and len(random) == 1:
+            odd, mixed = self._parity_product(random)
+        else:
+            every = 0
+            for c in random:
+                every |= c[0].odd_mask | c[0].mixed
+            even = parity == "even" and len(random) == 1
+            mixed = random[0][0].mixed if even else every
+        full = (name, key, *((c[0].id, c[1]) for c in children))
+        return self._intern(Map, full, dims, odd=odd, mixed=mixed, approximate=any(c[0].approximate for c in random),
+                            name=name, function=function, children=tuple(children), key=key, parity=parity)
+
+    # indexing
+
+    def take(self, child: Occurrence, axis: int, table: Any, position: Sequence[int], dims: Sequence[Dim]) -> Node:
+        """Index dim ``axis`` of ``child`` by ``table``; the child's other dims sit at ``child[1]`` in the new node."""
+        node, index = child
+        position = tuple(position)
+        if isinstance(node, Add | Mul | Map):
+            moved = []
+            for sub, where in node.children:
+                if axis in where:
+                    moved.append(self._take_in(sub, where, index, axis, table, position, dims))
+                else:
+                    moved.append((sub, tuple(index[j] for j in where)))
+            if isinstance(node, Map):
+                return self.map(node.name, node.function, moved, dims, node.key, node.parity)
+            return (self.add if isinstance(node, Add) else self.mul)(moved, dims)
+        if isinstance(node, Const):
+            return self._take_const(node, index, axis, table, position, dims)
+        if isinstance(node, Concat) and axis != node.axis:
+            parts = [self._take_in(p, w, index, axis, table, position, dims) if axis in w
+                     else (p, tuple(index[j] for j in w)) for p, w in node.parts]
+            return self.concat(parts, node.sizes, index[node.axis], dims)
+        if isinstance(node, Concat):
+            return self._take_concat(node, index, axis, np.asarray(table), position, dims)
+        odd = {leaf: frozenset(index[d] for d in found if d != axis) | (frozenset(position) if axis in found and len(
+            np.unique(np.asarray(table))) == np.size(table) else frozenset())
+               for leaf, found in node.odd.items()} if concrete(table) else {
+            leaf: frozenset(index[d] for d in found if d != axis) for leaf, found in node.odd.items()}
+        key = (node.id, index, axis, same_array(table), position)
+        self.alive.append(table)
+        return self._intern(Take, key, dims, odd=odd, mixed=node.mixed, gaussian=node.gaussian,
+                            approximate=node.approximate, child=(node, tuple(index)), axis=axis, table=table,
+                            position=position)
+
+    def _take_in(self, sub: Node, where: tuple[int, ...], index: Sequence[int], axis: int, table: Any,
+                 position: Sequence[int], dims: Sequence[Dim]) -> Occurrence:
+        """Index a child of an elementwise node: build it over the parent's dims that it varies along."""
+        own = where.index(axis)
+        outer = [index[j] if j != axis else None for j in where]
+        used = sorted({o for o in outer if o is not None} | set(position))
+        local = {d: k for k, d in enumerate(used)}
+        inner = tuple(-1 if o is None else local[o] for o in outer)
+        node = self.take((sub, inner), own, table, [local[p] for p in position], [dims[d] for d in used])
+        return self._occurrence(node, used)
+
+    def _occurrence(self, node: Node, used: Sequence[int]) -> Occurrence:
+        return (node, tuple(used[: len(node.dims)])) if len(node.dims) == len(used) else (node, ())
+
+    def _take_const(self, node: Const, index: Sequence[int], axis: int, table: Any, position: Sequence[int],
+                    dims: Sequence[Dim]) -> Node:
+        xp = np if concrete(node.array) and concrete(table) else jnp
+        array = xp.take(xp.asarray(node.array), xp.asarray(table), axis=axis)
+        places = [*index[:axis], *position, *index[axis + 1:]]
+        order = np.argsort(places)
+        return self.const(xp.transpose(array, order), [dims[places[i]] for i in order])
+
+    def _take_concat(self, node: Concat, index: Sequence[int], axis: int, table: np.ndarray, position: Sequence[int],
+                     dims: Sequence[Dim]) -> Node:
+        edges = np.cumsum([0, *node.sizes])
+        flat = table.reshape(-1)
+        part = int(np.searchsorted(edges, flat[0], side="right") - 1)
+        if flat.min() >= edges[part] and flat.max() < edges[part + 1]:
+            sub, where = node.parts[part]
+            if axis not in where:
+                return self._lift((sub, tuple(index[j] for j in where)), dims)
+            if flat.size == node.sizes[part] and table.ndim == 1 and np.array_equal(flat, np.arange(edges[part], edges[part + 1])):
+                return self._lift((sub, tuple(position[0] if j == axis else index[j] for j in where)), dims)
+            return self._lift(self._take_in(sub, where, index, axis, table - edges[part], position, dims), dims)
+        terms = []
+        for p, (sub, where) in enumerate(node.parts):
+            inside = (table >= edges[p]) & (table < edges[p + 1])
+            if not inside.any():
+                continue
+            mask = self.const(inside.astype(float), [dims[d] for d in position])
+            clipped = np.clip(table - edges[p], 0, node.sizes[p] - 1)
+            body = (self._take_in(sub, where, index, axis, clipped, position, dims) if axis in where
+                    else (sub, tuple(index[j] for j in where)))
+            terms.append(self.over([(mask, tuple(position)), body], dims, self.mul))
+        return self.add(terms, dims)
+
+    def over(self, children: Sequence[Occurrence], dims: Sequence[Dim], build: Callable[..., Node]) -> Occurrence:
+        """Build a node over just the dims of ``dims`` that its children vary along."""
+        used = sorted({d for _, index in children for d in index})
+        local = {d: k for k, d in enumerate(used)}
+        node = build([(n, tuple(local[d] for d in i)) for n, i in children], [dims[d] for d in used])
+        return self._occurrence(node, used) if len(node.dims) == len(used) else (node, tuple(used[: len(node.dims)]))
+
+    # concatenation
+
+    def concat(self, parts: Sequence[Occurrence], sizes: Sequence[int], axis: int, dims: Sequence[Dim]) -> Node:
+        key = (tuple((n.id, i) for n, i in parts), tuple(sizes), axis)
+        odd, mixed = self._parity_sum(parts)
+        odd = {leaf: d - {axis} for leaf, d in odd.items()}
+        return self._intern(Concat, key, dims, odd=odd, mixed=mixed,
+                            approximate=any(n.approximate for n, _ in parts), parts=tuple(parts), sizes=tuple(sizes),
+                            axis=axis)
+
+    def _into_concat(self, children: Sequence[Occurrence], dims: Sequence[Dim], build: Callable[..., Node]) -> Node:
+        node, index = next(c for c in children if isinstance(c[0], Concat))
+        assert isinstance(node, Concat)
+        axis, edges = index[node.axis], np.cumsum([0, *node.sizes])
+        parts = []
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            local = list(dims)
+            local[axis] = Dim(dims[axis].kind, int(high - low))
+            sliced = []
+            for sub, where in children:
+                if axis in where:
+                    own = where.index(axis)
+                    sub_dims = [Dim(d.kind, int(high - low)) if k == own else d for k, d in enumerate(sub.dims)]
+                    sub_node = self.take((sub, tuple(range(len(where)))), own, np.arange(low, high), [own], sub_dims)
+                    where = where if len(sub_node.dims) == len(where) else tuple(w for w in where if w != axis)
+                    sliced.append((sub_node, where[: len(sub_node.dims)]))
+                else:
+                    sliced.append((sub, where))
+            parts.append(self.over(sliced, local, build))
+        return self.concat(parts, node.sizes, axis, dims)
+
+    # sums
+
+    def sum(self, child: Occurrence, summed: Sequence[Dim], dims: Sequence[Dim]) -> Node:
+        """Sum ``child`` over the index positions past ``len(dims)``."""
+        from sigprop.engine.sums import build_sum
+
+        return build_sum(self, child, tuple(summed), tuple(dims))
+
+    # small helpers
+
+    def _lift(self, occurrence: Occurrence, dims: Sequence[Dim]) -> Node:
+        """A node whose dims are exactly ``dims`` (or fewer when it does not vary): permute if needed."""
+        node, index = occurrence
+        if self._identity(occurrence, dims):
+            return node
+        if isinstance(node, Const):
+            order = np.argsort(index)
+            shape = [dims[d].size if d in index else 1 for d in range(len(dims))]
+            xp = np if concrete(node.array) else jnp
+            array = xp.reshape(xp.transpose(node.array, order), shape)
+            return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims)
+        odd = {leaf: frozenset(index[d] for d in found) for leaf, found in node.odd.items()}
+        return self._intern(Add, ((node.id, tuple(index)),), dims, odd=odd, mixed=node.mixed, gaussian=node.gaussian,
+                            approximate=node.approximate, children=((node, tuple(index)),))
+
+    def _identity(self, occurrence: Occurrence, dims: Sequence[Dim]) -> bool:
+        return tuple(occurrence[1]) == tuple(range(len(dims)))
+
+    def _is_zero(self, node: Node) -> bool:
+        return isinstance(node, Const) and concrete(node.array) and not np.any(np.asarray(node.array))
+
+    def _is_one(self, node: Node) -> bool:
+        return isinstance(node, Const) and concrete(node.array) and bool(np.all(np.asarray(node.array) == 1))
+
+    def _merge(self, consts: Sequence[Occurrence], dims: Sequence[Dim]) -> Occurrence:
+        used = sorted({d for _, index in consts for d in index})
+        xp = np if all(concrete(c.array) for c, _ in consts) else jnp  # type: ignore[attr-defined]
+        out: Any = 1.0
+        for node, index in consts:
+            assert isinstance(node, Const)
+            order = np.argsort(index)
+            shape = [dims[d].size if d in index else 1 for d in used]
+            out = out * xp.reshape(xp.transpose(xp.asarray(node.array), order), shape)
+        out = xp.broadcast_to(out, [dims[d].size for d in used])
+        return self.const(out, [dims[d] for d in used]), tuple(used)
+
+    def _drop_small(self, children: Sequence[Occurrence]) -> list[Occurrence]:
+        """Drop channel averages of zero-mean fields beside terms of order one: they vanish as 1/sqrt(width)."""
+        large = [c for c in children if not self.small(c[0])]
+        return large if large else list(children)
+
+    def small(self, node: Node) -> bool:
+        """Whether the node is a mean over channels of a zero-mean field (or a product with one)."""
+        if isinstance(node, Mul):
+            head = node.children[0][0]
+            scale = 1.0
+            rest = node.children
+            if isinstance(head, Const):
+                if head.dims or not concrete(head.array):
+                    scale = float("inf") if not concrete(head.array) else float(np.max(np.abs(head.array)))
+                else:
+                    scale = abs(float(head.array))
+                rest = node.children[1:]
+            return any(self._average(n, scale) or (n is not node and self.small(n)) for n, _ in rest)
+        if isinstance(node, Add):
+            return all(self.small(n) for n, _ in node.children)
+        return self._average(node, 1.0)
+
+    def _average(self, node: Node, scale: float) -> bool:
+        if isinstance(node, Take):
+            return self._average(node.child[0], scale)
+        if not isinstance(node, Sum) or not node.unweighted:
+            return False
+        return scale * float(np.prod([d.size for d in node.summed], dtype=float)) <= 1.5

@@ -1,0 +1,117 @@
+"""Elementwise functions of jointly Gaussian fields: which variables they have, and how to evaluate them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sigprop.engine.labels import AnyLabel, Named, aligned
+from sigprop.engine.nodes import Add, Const, Map, Mul, Node, Occurrence, same_array
+
+Variable = tuple[Node, tuple[AnyLabel, ...]]
+
+_VARIABLES: WeakKeyDictionary[Node, tuple[Occurrence, ...] | None] = WeakKeyDictionary()
+_FUNCTIONS: dict[Any, Callable[[Any], Any]] = {}
+
+
+def variables(node: Node) -> tuple[Occurrence, ...] | None:
+    """The Gaussian fields that ``node`` is an elementwise function of; ``None`` when it is not one (it mixes sites in between)."""
+    if node not in _VARIABLES:
+        _VARIABLES[node] = _find(node)
+    return _VARIABLES[node]
+
+
+def is_variable(node: Node) -> bool:
+    """A Gaussian field that is not just another one scaled or shifted by a number."""
+    if not node.gaussian:
+        return False
+    if isinstance(node, Mul | Add):
+        numbers = [c for c in node.children if isinstance(c[0], Const) and not c[0].dims]
+        return not (numbers and len(numbers) == len(node.children) - 1)
+    return True
+
+
+def _find(node: Node) -> tuple[Occurrence, ...] | None:
+    if isinstance(node, Const):
+        return ()
+    if is_variable(node):
+        return ((node, tuple(range(len(node.dims)))),)
+    if not isinstance(node, Add | Mul | Map):
+        return None
+    found: dict[Occurrence, None] = {}
+    for child, index in node.children:
+        inner = variables(child)
+        if inner is None:
+            return None
+        found.update(dict.fromkeys((n, tuple(index[j] for j in i)) for n, i in inner))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Atom:
+    """A factor of an expectation with its Gaussian variables; ``linear`` when it is one of them."""
+
+    node: Node
+    labels: tuple[AnyLabel, ...]
+    variables: tuple[Variable, ...] | None
+    linear: bool
+
+
+def atom_of(node: Node, labels: tuple[AnyLabel, ...]) -> Atom:
+    if node.gaussian:
+        return Atom(node, labels, ((node, labels),), True)
+    found = variables(node)
+    placed = None if found is None else tuple((n, tuple(labels[j] for j in i)) for n, i in found)
+    return Atom(node, labels, placed, False)
+
+
+def evaluate(node: Node, labels: tuple[AnyLabel, ...], values: Mapping[Variable, Any], layout: Sequence[AnyLabel],
+             memo: dict | None = None) -> Any:
+    """The field's value where its variables have ``values``; trailing axes follow ``layout``."""
+    memo = {} if memo is None else memo
+    key = (node, labels)
+    if key in values:
+        return values[key]
+    if key not in memo:
+        if isinstance(node, Const):
+            memo[key] = node.array if not labels else aligned(Named(labels, node.array), layout)
+        else:
+            assert isinstance(node, Add | Mul | Map)
+            args = [evaluate(n, tuple(labels[j] for j in i), values, layout, memo) for n, i in node.children]
+            memo[key] = _apply(node, args)
+    return memo[key]
+
+
+def _apply(node: Add | Mul | Map, args: list[Any]) -> Any:
+    if isinstance(node, Map):
+        return node.function(*args)
+    out = args[0]
+    for arg in args[1:]:
+        out = out + arg if isinstance(node, Add) else out * arg
+    return out
+
+
+def signature(node: Node) -> Any:
+    """Structure of a function of one variable without site-dependent constants; ``None`` where it has some."""
+    if is_variable(node):
+        return "u"
+    if isinstance(node, Const):
+        return ("constant", same_array(node.array)) if not node.dims else None
+    assert isinstance(node, Add | Mul | Map)
+    inner = tuple(signature(n) for n, _ in node.children)
+    head = (node.name, node.key) if isinstance(node, Map) else (type(node).__name__,)
+    return None if any(s is None for s in inner) else (*head, *inner)
+
+
+def univariate(atom: Atom, layout: Sequence[AnyLabel]) -> Callable[[Any], Any]:
+    """``atom`` as a function of its one variable; equal functions are the same object, so that what is known of one is known of all."""
+    assert atom.variables is not None
+    (variable,) = atom.variables
+
+    def function(u: Any) -> Any:
+        return evaluate(atom.node, atom.labels, {variable: u}, layout)
+
+    key = signature(atom.node)
+    return function if key is None else _FUNCTIONS.setdefault(key, function)

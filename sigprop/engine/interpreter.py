@@ -1,0 +1,89 @@
+"""Walk a flat program with fields in place of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from sigprop.engine.build import Pool
+from sigprop.engine.query import Query
+from sigprop.engine.values import Field, Known, Unknown, Value, known
+from sigprop.errors import MissingRule, SigpropError, Unsound
+from sigprop.tracing import Graph, Op, apply_op
+
+Rule = Callable[..., Sequence[Value]]
+
+
+@dataclass
+class Context:
+    """One interpretation: the pool of nodes, its query and the table of rules (pass a larger table to extend it)."""
+
+    rules: Mapping[str, Rule]
+    pool: Pool = field(default_factory=Pool)
+
+    def __post_init__(self) -> None:
+        self.query = Query(self.pool)
+
+
+def interpret(context: Context, graph: Graph, inputs: Sequence[Value], lenient: bool = False) -> dict[int, Value]:
+    """Values of every number of ``graph``.
+
+    Args:
+        lenient: keep going past an operation without a rule; what depends on it becomes ``Unknown``.
+
+    Raises:
+        MissingRule: naming the primitive, the module path and the user's line.
+        Unsound: where the infinite-width limit does not apply.
+    """
+    env: dict[int, Value] = {k: known(v) for k, v in graph.constants.items()}
+    env.update(zip(graph.inputs, inputs, strict=True))
+    for op in graph.ops:
+        args = [env[i] for i in op.inputs]
+        try:
+            results = _step(context, op, args)
+        except SigpropError as error:
+            if not lenient:
+                raise
+            results = [Unknown(error, tuple(graph.avals[o].shape)) for o in op.outputs]
+        env.update(zip(op.outputs, results, strict=True))
+    return env
+
+
+def _step(context: Context, op: Op, args: Sequence[Value]) -> Sequence[Value]:
+    for arg in args:
+        if isinstance(arg, Unknown):
+            raise arg.reason
+    if op.name.startswith("random:") and op.name in context.rules:
+        return context.rules[op.name](context, op, *args)
+    if all(isinstance(arg, Known) for arg in args):
+        return [Known(a) for a in _constant(op, [arg.array for arg in args if isinstance(arg, Known)])]
+    rule = context.rules.get(op.name)
+    place = f"{op.path or 'the model'} ({op.source})"
+    if rule is None:
+        raise MissingRule(
+            f"no rule for the primitive '{op.name}' at {place}. Pass rules={{**sigprop.engine.RULES, '{op.name}': rule}} with "
+            "rule(context, op, *values) -> values, or rewrite the line with supported operations."
+        )
+    try:
+        return rule(context, op, *args)
+    except (Unsound, MissingRule) as error:
+        if getattr(error, "placed", False):
+            raise
+        placed = type(error)(f"{error} [{op.name} at {place}]")
+        placed.placed = True  # type: ignore[attr-defined]
+        raise placed from error
+
+
+def _constant(op: Op, arrays: Sequence[Any]) -> list[Any]:
+    """Evaluate a deterministic operation, at trace time when nothing is traced."""
+    if any(isinstance(a, jax.core.Tracer) for a in arrays):
+        return apply_op(op, arrays)
+    with jax.ensure_compile_time_eval():
+        out = apply_op(op, arrays)
+    return [known(a).array for a in out]
+
+
+__all__ = ["Context", "Field", "Known", "Rule", "Unknown", "Value", "interpret"]

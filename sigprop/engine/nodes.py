@@ -1,0 +1,133 @@
+"""Random fields as an immutable, hash-consed graph.
+
+A node is a field over *dims*. A ``site`` dim has arbitrary joint statistics (batch, pixels, tokens); along a ``chan`` dim entries are
+independent copies, as the units of a wide layer are. A node lists only the dims it varies along: broadcasting is the absence of a
+dim. Children are held as ``(node, index)`` where ``index[j]`` is the position of the child's dim ``j`` in the parent; in ``Sum``
+positions past the parent's own dims are summed over.
+
+Every node knows its parity under ``W -> -W`` for each random leaf ``W``: ``odd`` maps a leaf to the dims along which the sign may be
+flipped entry by entry, ``mixed`` is the bit set of leaves under which the parity is unknown. Odd means an exactly zero mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Dim(NamedTuple):
+    """One factor of an axis: ``kind`` is ``"site"`` or ``"chan"``."""
+
+    kind: str
+    size: int
+
+
+Occurrence = tuple["Node", tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Node:
+    """Base of the graph. ``id`` orders nodes by creation; equality is identity, since nodes are hash-consed."""
+
+    id: int
+    dims: tuple[Dim, ...]
+    odd: dict[int, frozenset[int]] = field(repr=False)
+    odd_mask: int = field(repr=False)
+    mixed: int = field(repr=False)
+    gaussian: bool
+    approximate: bool = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}#{self.id}{[f'{d.kind}:{d.size}' for d in self.dims]}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Const(Node):
+    """A deterministic array over exactly its dims."""
+
+    array: Any
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Leaf(Node):
+    """Independent, centred entries of the given variance: what a random generator draws."""
+
+    number: int
+    variance: float
+    family: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Node):
+    children: tuple[Occurrence, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mul(Node):
+    """Product of at most one ``Const`` (first) and fields."""
+
+    children: tuple[Occurrence, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Map(Node):
+    """An elementwise function of its children."""
+
+    name: str
+    function: Callable[..., Any] = field(repr=False)
+    children: tuple[Occurrence, ...]
+    key: Any
+    parity: str | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Take(Node):
+    """``child[..., table, ...]``: dim ``axis`` of the child is indexed by ``table``, whose own axes are the parent's dims ``position``."""
+
+    child: Occurrence
+    axis: int
+    table: Any = field(repr=False)
+    position: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sum(Node):
+    """A sum over ``summed`` dims of the child; ``iid`` marks those over which terms are independent with zero mean.
+
+    With an ``iid`` dim the sum is a new Gaussian field by the central limit theorem; ``unweighted`` marks a sum of one field, not of
+    a field times weights.
+    """
+
+    child: Occurrence
+    summed: tuple[Dim, ...]
+    iid: tuple[bool, ...]
+    unweighted: bool
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Concat(Node):
+    """Parts side by side along dim ``axis``; every part has all the parent's dims in the parent's order, or lacks some."""
+
+    parts: tuple[Occurrence, ...]
+    sizes: tuple[int, ...]
+    axis: int
+
+
+def same_array(array: Any) -> Any:
+    """Key under which equal arrays are one: value for host arrays, identity for traced ones."""
+    if isinstance(array, np.ndarray | np.generic):
+        return ("host", array.shape, str(array.dtype), np.asarray(array).tobytes())
+    return ("traced", id(array))
+
+
+def bits(mask: int) -> list[int]:
+    """Positions of the set bits."""
+    found = []
+    while mask:
+        low = mask & -mask
+        found.append(low.bit_length() - 1)
+        mask ^= low
+    return found

@@ -1,0 +1,265 @@
+"""Moments of labelled fields: the question everything else asks.
+
+``Query.moment([(node, labels), ...])`` is the expectation of the product of the fields, as an array over the distinct labels.
+It is linear where the graph is linear (sums, indexing, constants) and an expectation over jointly Gaussian variables elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from sigprop.engine.build import Pool
+from sigprop.engine.elementwise import atom_of, variables
+from sigprop.engine.expectation import group_moment
+from sigprop.engine.labels import (
+    AnyLabel,
+    Derived,
+    Label,
+    Named,
+    add,
+    aligned,
+    bases,
+    contract,
+    is_nothing,
+    multiply,
+    resolve,
+    union,
+    unit,
+)
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Sum, Take
+from sigprop.errors import Unsound
+
+Factor = tuple[Node, tuple[AnyLabel, ...]]
+Products = list[list[Named]]
+_DEPTH = 100_000
+
+
+class Query:
+    """Second (and other) moments over one pool of nodes, memoised by pattern of labels."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.memo: dict[Any, Named] = {}
+        self.methods: set[str] = set()
+        self.error: Any = 0.0  # largest relative error of an expectation so far
+        pool.query = self
+
+    def note_error(self, value: Any, error: Any) -> None:
+        scale = jnp.maximum(jnp.max(jnp.abs(value)), jnp.finfo(jnp.asarray(value).dtype).tiny)
+        self.error = jnp.maximum(self.error, jnp.max(error) / scale)
+
+    def moment(self, factors: Sequence[Factor]) -> Named:
+        """Expectation of the product of the fields; axes are the plain labels."""
+        factors = sorted(factors, key=lambda f: f[0].id)
+        key, back, plain = self._canonical(factors)
+        if key not in self.memo:
+            if sys.getrecursionlimit() < _DEPTH:  # the recursion is as deep as the network
+                sys.setrecursionlimit(_DEPTH)
+            products = self._products(plain)
+            self.memo[key] = add([contract(p, ()) if len(p) > 1 else p[0] for p in products])
+        found = self.memo[key]
+        return resolve(Named(tuple(back.get(label, label) for label in found.labels), found.array))
+
+    def mean_of_sum(self, child: tuple[Node, tuple[int, ...]], summed: Sequence[Dim], dims: Sequence[Dim]) -> Any:
+        """Mean of a sum over dims as ``(array, positions of its axes in dims)``."""
+        node, index = child
+        labels = [Label(i, (dims + tuple(summed))[i].kind, (dims + tuple(summed))[i].size) for i in index]  # type: ignore[operator]
+        mean = self.moment([(node, tuple(labels))])
+        total = contract([mean], [label for label in labels if label.number >= len(dims)])
+        order = sorted(total.labels, key=lambda label: label.number)  # type: ignore[union-attr]
+        array = jnp.transpose(total.array, [total.labels.index(label) for label in order])
+        return array, tuple(label.number for label in order)  # type: ignore[union-attr]
+
+    # canonical patterns, so that equal questions are asked once
+
+    def _canonical(self, factors: Sequence[Factor]) -> tuple[Any, dict, list[Factor]]:
+        forward: dict[AnyLabel, Label] = {}
+        self._check_overlap(factors)
+        for _, labels in factors:
+            for label in labels:
+                if label not in forward:
+                    forward[label] = Label(len(forward), label.kind, label.size)
+        delta = len(factors) == 2 and isinstance(factors[0][0], Leaf) and factors[0][0] is factors[1][0]
+        if delta:  # keep indices: comparing them beats a full identity matrix
+            same = {label: label for label in forward}
+            key = tuple((n.id, labels) for n, labels in factors)
+            return key, same, list(factors)
+        plain = [(n, tuple(forward[label] for label in labels)) for n, labels in factors]
+        return tuple((n.id, labels) for n, labels in plain), {v: k for k, v in forward.items()}, plain
+
+    def _check_overlap(self, factors: Sequence[Factor]) -> None:
+        found = [la for _, labels in factors for la in labels if isinstance(la, Derived) and la.kind == "chan"]
+        for a, b in itertools.combinations(dict.fromkeys(found), 2):
+            if a.size == b.size and a.bases == b.bases and np.intersect1d(a.table, b.table).size:
+                raise Unsound("two overlapping but different slices of one channel axis are combined: channels are not "
+                              "independent then. Slice disjoint or equal ranges.")
+
+    # the recursion
+
+    def _products(self, factors: list[Factor]) -> Products:
+        odd, mixed = 0, 0
+        for node, _ in factors:
+            odd ^= node.odd_mask
+            mixed |= node.mixed
+        if odd & ~mixed:
+            return []
+        for i, (node, labels) in enumerate(factors):
+            rest = factors[:i] + factors[i + 1:]
+            reduced = self._reduce(node, labels, rest)
+            if reduced is not None:
+                return reduced
+        taken = [n for n, _ in factors if isinstance(n, Take)]
+        if taken and (self._pure(factors) or not all(n.gaussian for n in taken)):
+            return [[self.moment([self._untaken(n, labels) for n, labels in factors])]]
+        return self._groups(factors)
+
+    def _untaken(self, node: Node, labels: tuple[AnyLabel, ...]) -> Factor:
+        """Move indexing from the field to the label; done for all factors at once, so that equal slices keep equal labels."""
+        if not isinstance(node, Take):
+            return node, labels
+        child, index = node.child
+        derived = Derived(node.table, tuple(labels[p] for p in node.position), child.dims[node.axis].size)  # type: ignore[arg-type]
+        return child, tuple(derived if j == node.axis else labels[index[j]] for j in range(len(index)))
+
+    def _reduce(self, node: Node, labels: tuple[AnyLabel, ...], rest: list[Factor]) -> Products | None:
+        """Take one linear operation off a factor, if it has one on top."""
+        if isinstance(node, Const):
+            own = Named(labels, jnp.asarray(node.array))
+            return [[own, *p] for p in self._products(rest)] if rest else [[own]]
+        if isinstance(node, Concat):
+            return self._split(node, labels, rest)
+        if isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1):
+            if not node.gaussian or self._pure(rest):
+                return self._products(rest + [(n, tuple(labels[j] for j in i)) for n, i in node.children])
+        elif isinstance(node, Mul) and node.children[0][0].dims and isinstance(node.children[0][0], Const):
+            return self._without_constant(node, labels, rest)
+        if node.gaussian and not self._pure(rest):
+            return None  # stays whole: a variable of a nonlinear expectation
+        if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
+            out: Products = []
+            for n, i in node.children:
+                out += self._products([*rest, (n, tuple(labels[j] for j in i))])
+            return out
+        if isinstance(node, Sum) and not any(node.iid):
+            fresh = self._fresh([labels, *(la for _, la in rest)], node.summed)
+            every = (*labels, *fresh)
+            inner_factor = (node.child[0], tuple(every[i] for i in node.child[1]))
+            return [[contract(p, fresh)] for p in self._products([*rest, inner_factor])]
+        return None
+
+    def _without_constant(self, node: Mul, labels: tuple[AnyLabel, ...], rest: list[Factor]) -> Products:
+        """Take the site-dependent constant off a function of one variable, which stays whole."""
+        (head, index), *others = node.children
+        body, used = self.pool.over(others, node.dims, self.pool.mul)
+        constant = Named(tuple(labels[j] for j in index), jnp.asarray(head.array))  # type: ignore[attr-defined]
+        return [[constant, *p] for p in self._products([*rest, (body, tuple(labels[j] for j in used))])]
+
+    def _pure(self, factors: list[Factor]) -> bool:
+        """All factors Gaussian: the moment is linear in each of them."""
+        return all(n.gaussian or isinstance(n, Const) for n, _ in factors)
+
+    def _fresh(self, groups: Sequence[Sequence[AnyLabel]], dims: Sequence[Dim]) -> tuple[Label, ...]:
+        used = [b.number for label in union(groups) for b in bases(label)]
+        start = max(used, default=-1) + 1
+        return tuple(Label(start + k, d.kind, d.size) for k, d in enumerate(dims))
+
+    def _split(self, node: Concat, labels: tuple[AnyLabel, ...], rest: list[Factor]) -> Products:
+        label = labels[node.axis]
+        blocks, low = [], 0
+        for (part, index), size in zip(node.parts, node.sizes, strict=True):
+            (fresh,) = self._fresh([labels, *(la for _, la in rest)], [Dim(label.kind, size)])
+            derived = Derived(np.arange(low, low + size), (fresh,), label.size)
+            others = []
+            for n, la in rest:
+                others.append(self._restricted(n, la, label, fresh, derived, low, size))
+            here = tuple(fresh if j == node.axis else labels[j] for j in range(len(labels)))
+            blocks.append((fresh, self.moment([*others, (part, tuple(here[j] for j in index))])))
+            low += size
+        return [[_stack(label, blocks)]]
+
+    def _restricted(self, node: Node, labels: tuple[AnyLabel, ...], label: AnyLabel, fresh: Label, derived: Derived,
+                    low: int, size: int) -> Factor:
+        if label not in labels:
+            return node, labels
+        if labels.count(label) == 1:
+            axis = labels.index(label)
+            dims = [Dim(d.kind, size) if k == axis else d for k, d in enumerate(node.dims)]
+            taken = self.pool.take((node, tuple(range(len(dims)))), axis, np.arange(low, low + size), [axis], dims)
+            if len(taken.dims) == len(dims):
+                return taken, tuple(fresh if la == label else la for la in labels)
+            return taken, tuple(la for la in labels if la != label)[: len(taken.dims)]
+        return node, tuple(derived if la == label else la for la in labels)
+
+    # Gaussian groups
+
+    def _groups(self, factors: list[Factor]) -> Products:
+        atoms = [atom_of(n, labels) for n, labels in factors]
+        if all(a.linear for a in atoms) and len(atoms) == 2:
+            pair = self._pair(*factors)
+            return [[pair]] if pair is not None else []
+        return group_moment(self, atoms)
+
+    def covariance(self, a: Factor, b: Factor) -> Named | None:
+        """Covariance of two Gaussian fields, ``None`` where it vanishes identically."""
+        found = self.moment([self._centred(a), self._centred(b)])
+        return None if is_nothing(found) else found
+
+    def mean(self, a: Factor) -> Named | None:
+        """Mean of a Gaussian field, ``None`` where it vanishes identically."""
+        if a[0].odd_mask:
+            return None
+        found = self.moment([a])
+        return None if is_nothing(found) else found
+
+    def _centred(self, factor: Factor) -> Factor:
+        node, labels = factor
+        if isinstance(node, Add) and any(isinstance(n, Const) for n, _ in node.children):
+            kept = [c for c in node.children if not isinstance(c[0], Const)]
+            centred = self.pool.add(kept, node.dims)
+            if len(centred.dims) != len(node.dims):
+                raise Unsound("a field and its mean vary along different axes")
+            return self._centred((centred, labels))
+        return factor
+
+    def _pair(self, a: Factor, b: Factor) -> Named | None:
+        """Covariance of two primitive Gaussian fields."""
+        (p, lp), (q, lq) = a, b
+        if isinstance(p, Leaf) and isinstance(q, Leaf):
+            if p is not q:
+                return None
+            same = unit(lp, lq)
+            return None if same is None else Named(same.labels, same.array * p.variance)
+        if not (isinstance(p, Sum) and isinstance(q, Sum)) or not p.odd_mask & q.odd_mask:
+            return None
+        iid_p = [d for d, yes in zip(p.summed, p.iid, strict=True) if yes]
+        iid_q = [d for d, yes in zip(q.summed, q.iid, strict=True) if yes]
+        if [d.size for d in iid_p] != [d.size for d in iid_q]:
+            return None
+        first = self._fresh([lp, lq], p.summed)
+        second = list(self._fresh([lp, lq, first], q.summed))
+        shared = iter([la for la, yes in zip(first, p.iid, strict=True) if yes])
+        second = [next(shared) if yes else la for la, yes in zip(second, q.iid, strict=True)]
+        left = (p.child[0], tuple((*lp, *first)[i] for i in p.child[1]))
+        right = (q.child[0], tuple((*lq, *second)[i] for i in q.child[1]))
+        dummies = tuple(dict.fromkeys((*first, *second)))
+        terms = [contract(product, dummies) for product in self._products([left, right])]
+        return add(terms) if terms else None
+
+
+def _stack(label: AnyLabel, blocks: Sequence[tuple[Label, Named]]) -> Named:
+    """Join blocks along ``label``."""
+    labels = union([b.labels for _, b in blocks])
+    kept = tuple(la for la in labels if la not in {f for f, _ in blocks})
+    arrays = []
+    for fresh, block in blocks:
+        array = multiply([block, Named((fresh,), jnp.ones(fresh.size))])
+        order = (*kept, fresh)
+        full = aligned(array, order)
+        arrays.append(jnp.broadcast_to(full, (*(la.size for la in kept), fresh.size)))
+    return Named((*kept, label), jnp.concatenate(arrays, axis=-1))

@@ -1,0 +1,8 @@
+"""The table of rules, by primitive name."""
+
+from typing import Any
+
+from sigprop.engine.rules import contract, elementwise, random, shape
+
+RULES: dict[str, Any] = {**elementwise.RULES, **shape.RULES, **contract.RULES, **random.RULES}
+__all__ = ["RULES"]

@@ -1,0 +1,153 @@
+"""Contractions: matrix products and convolutions are sums of products of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sigprop.engine.interpreter import Context
+from sigprop.engine.rules.elementwise import mul
+from sigprop.engine.rules.shape import regroup, window_axis
+from sigprop.engine.values import Factor, Field, Known, Value, settle
+from sigprop.errors import MissingRule
+from sigprop.tracing import Op
+
+
+def sum_axes(context: Context, value: Field, axes: Sequence[int]) -> Value:
+    """Sum over whole axes."""
+    pool = context.pool
+    gone = [f for a in axes for f in value.axes[a]]
+    scale = float(np.prod([f.size for f in gone if f.ref is None], dtype=float))
+    kept_axes = [value.axes[a] for a in range(len(value.axes)) if a not in axes]
+    kept = [f.ref for axis in kept_axes for f in axis if f.ref is not None]
+    summed = [f.ref for f in gone if f.ref is not None]
+    place = {ref: k for k, ref in enumerate([*kept, *summed])}
+    every = value.node.dims
+    dims = [every[r] for r in kept]
+    index = tuple(place[r] for r in range(len(every)))
+    out_axes = tuple(tuple(Factor(f.size, None if f.ref is None else place[f.ref]) for f in axis) for axis in kept_axes)
+    node = pool.sum((value.node, index), [every[r] for r in summed], dims) if summed else pool._lift((value.node, index), dims)
+    out = settle(node, dims, out_axes)
+    if scale == 1.0:
+        return out
+    return Known(out.array * scale) if isinstance(out, Known) else mul(context, None, out, Known(np.asarray(scale)))[0]
+
+
+def expand(value: Value, axes: Sequence[int]) -> Value:
+    """Insert axes of size 1 at the given positions of the result."""
+    if isinstance(value, Known):
+        shape = list(np.shape(value.array))
+        for a in sorted(axes):
+            shape.insert(a, 1)
+        return Known(value.array.reshape(shape))
+    assert isinstance(value, Field)
+    new = list(value.axes)
+    for a in sorted(axes):
+        new.insert(a, ())
+    return Field(value.node, tuple(new))
+
+
+def permute(value: Value, order: Sequence[int]) -> Value:
+    if isinstance(value, Known):
+        return Known(value.array.transpose(order))
+    assert isinstance(value, Field)
+    return Field(value.node, tuple(value.axes[k] for k in order))
+
+
+def product_sum(context: Context, left: Value, right: Value, axes: Sequence[int]) -> Value:
+    """Sum over ``axes`` of the broadcast product of two values of equal rank."""
+    both = mul(context, None, left, right)[0]
+    if isinstance(both, Known):
+        return Known(both.array.sum(axis=tuple(axes)))
+    assert isinstance(both, Field)
+    return sum_axes(context, both, axes)
+
+
+def dot_general(context: Context, op: Op, left: Value, right: Value) -> Sequence[Value]:
+    (lc, rc), (lb, rb) = op.params["dimension_numbers"]
+    lf = [a for a in range(len(left.shape)) if a not in (*lc, *lb)]
+    rf = [a for a in range(len(right.shape)) if a not in (*rc, *rb)]
+    nb, nl, nr, nc = len(lb), len(lf), len(rf), len(lc)
+    left = expand(permute(left, [*lb, *lf, *lc]), range(nb + nl, nb + nl + nr))
+    right = expand(permute(right, [*rb, *rf, *rc]), range(nb, nb + nl))
+    return [product_sum(context, left, right, range(nb + nl + nr, nb + nl + nr + nc))]
+
+
+def taps(size: int, kernel: int, stride: int, low: int, high: int, lhs_dilation: int, rhs_dilation: int) -> np.ndarray:
+    """Input position read by each (output position, tap); -1 where it reads padding or a hole of the dilated input."""
+    spread = (size - 1) * lhs_dilation + 1 if size else 0
+    count = (spread + low + high - ((kernel - 1) * rhs_dilation + 1)) // stride + 1
+    where = np.arange(count)[:, None] * stride + np.arange(kernel)[None, :] * rhs_dilation - low
+    valid = (where >= 0) & (where < spread) & (where % lhs_dilation == 0)
+    return np.where(valid, where // lhs_dilation, -1)
+
+
+def conv(context: Context, op: Op, image: Value, kernel: Value) -> Sequence[Value]:
+    p = op.params
+    numbers, groups = p["dimension_numbers"], p["feature_group_count"]
+    if p["batch_group_count"] != 1:
+        raise MissingRule("a convolution with batch_group_count > 1")
+    spatial = len(p["window_strides"])
+    x = permute(image, numbers.lhs_spec)  # batch, channel, *sites
+    w = permute(kernel, numbers.rhs_spec)  # out, in / groups, *taps
+    sizes, widths = x.shape[2:], w.shape[2:]
+    for k in range(spatial):  # each site axis becomes (position, tap)
+        table = taps(sizes[k], widths[k], p["window_strides"][k], *p["padding"][k], p["lhs_dilation"][k], p["rhs_dilation"][k])
+        x = window_axis(context, x, 2 + 2 * k, table)
+    places = x.shape[2::2]
+    x = _shape(context, x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+    w = _shape(context, w, (groups, w.shape[0] // groups, *w.shape[1:]))
+    # common order: batch, group, out, *positions, in, *taps
+    x = permute(x, [0, 1, *range(3, 3 + 2 * spatial, 2), 2, *range(4, 3 + 2 * spatial, 2)])
+    x = expand(x, [2])
+    w = expand(w, [0, *range(3, 3 + spatial)])
+    first = 3 + spatial
+    out = product_sum(context, x, w, range(first, first + 1 + spatial))
+    out = permute(out, [0, *range(3, 3 + spatial), 1, 2])
+    out = _shape(context, out, (out.shape[0], *places, out.shape[-1] * out.shape[-2]))
+    back = [0, 1 + spatial, *range(1, 1 + spatial)]  # to batch, channel, *sites
+    return [permute(permute(out, back), np.argsort(numbers.out_spec))]
+
+
+def _shape(context: Context, value: Value, shape: Sequence[int]) -> Value:
+    if isinstance(value, Known):
+        return Known(value.array.reshape(shape))
+    assert isinstance(value, Field)
+    return regroup(context, value, shape)
+
+
+def reduce_sum(context: Context, op: Op, value: Field) -> Sequence[Value]:
+    return [sum_axes(context, value, op.params["axes"])]
+
+
+def reduce_window_sum(context: Context, op: Op, value: Value) -> Sequence[Value]:
+    p = op.params
+    for axis, width in enumerate(p["window_dimensions"]):
+        k = axis
+        size, stride = value.shape[axis], p["window_strides"][k]
+        padding, base, window = p["padding"][k], p["base_dilation"][k], p["window_dilation"][k]
+        if (width, stride, tuple(padding), base) != (1, 1, (0, 0), 1):
+            table = taps(size, width, stride, *padding, base, window)
+            value = window_axis(context, value, axis, table)
+            assert isinstance(value, Field)
+            value = sum_axes(context, value, [axis + 1])
+    return [value]
+
+
+def cumsum(context: Context, op: Op, value: Field) -> Sequence[Value]:
+    axis, n = op.params["axis"], value.shape[op.params["axis"]]
+    steps = np.arange(n)[:, None] - np.arange(n)[None, :]
+    table = np.where(steps >= 0, steps, -1)
+    if op.params["reverse"]:
+        table = np.where(table[::-1] >= 0, n - 1 - table[::-1], -1)
+    seen = window_axis(context, value, axis, table)
+    assert isinstance(seen, Field)
+    return [sum_axes(context, seen, [axis + 1])]
+
+
+RULES: dict[str, Any] = {
+    "dot_general": dot_general, "conv_general_dilated": conv, "reduce_sum": reduce_sum,
+    "reduce_window_sum": reduce_window_sum, "cumsum": cumsum,
+}

@@ -1,0 +1,145 @@
+"""Elementwise primitives: linear ones by the graph, any other as a function of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from sigprop.engine.interpreter import Context
+from sigprop.engine.nodes import Leaf
+from sigprop.engine.values import Field, Known, Value, combine, settle
+from sigprop.tracing import Op, apply_op
+
+ODD = {"tanh", "sin", "asin", "atan", "sinh", "asinh", "erf", "erf_inv", "atanh", "tan", "cbrt", "sign"}
+EVEN = {"cos", "cosh", "abs", "square"}
+OTHER = {
+    "exp", "exp2", "log", "log1p", "expm1", "logistic", "sqrt", "rsqrt", "erfc", "integer_pow", "pow", "max", "min", "select_n",
+    "clamp", "floor", "ceil", "round", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "xor", "is_finite", "acos", "acosh",
+    "lgamma", "digamma", "atan2", "nextafter", "rem", "bessel_i0e", "bessel_i1e",
+}
+
+
+def same(context: Context, op: Op, value: Value, *_: Value) -> Sequence[Value]:
+    return [value]
+
+
+def convert(context: Context, op: Op, value: Field) -> Sequence[Value]:
+    if np.issubdtype(op.params["new_dtype"], np.floating):
+        return [value] if not _boolean(value) else elementwise(context, op, value)
+    return elementwise(context, op, value)
+
+
+def _boolean(value: Field) -> bool:
+    return getattr(value.node, "name", "") in {"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "xor", "is_finite"}
+
+
+def add(context: Context, op: Op, *values: Value) -> Sequence[Value]:
+    dims, children, axes = combine(context.pool, values)
+    return [settle(context.pool.add(children, dims), dims, axes)]
+
+
+def sub(context: Context, op: Op, left: Value, right: Value) -> Sequence[Value]:
+    return add(context, op, left, _negative(context, right))
+
+
+def _negative(context: Context, value: Value) -> Value:
+    if isinstance(value, Known):
+        return Known(-value.array)
+    return mul(context, None, value, Known(np.asarray(-1.0)))[0]
+
+
+def neg(context: Context, op: Op, value: Value) -> Sequence[Value]:
+    return [_negative(context, value)]
+
+
+def mul(context: Context, op: Op | None, *values: Value) -> Sequence[Value]:
+    dims, children, axes = combine(context.pool, values)
+    return [settle(context.pool.mul(children, dims), dims, axes)]
+
+
+def div(context: Context, op: Op, left: Value, right: Value) -> Sequence[Value]:
+    if isinstance(right, Known):
+        xp = np if isinstance(right.array, np.ndarray | np.generic) else jnp
+        return mul(context, op, left, Known(1.0 / xp.asarray(right.array)))
+    inverse = _map(context, "reciprocal", lambda u: 1.0 / u, [right], ("reciprocal",), "odd")
+    return mul(context, op, left, inverse)
+
+
+def select(context: Context, op: Op, which: Value, *cases: Value) -> Sequence[Value]:
+    """A known predicate masks; a dropout mask multiplies; anything else is a function of its arguments."""
+    if len(cases) != 2:
+        return elementwise(context, op, which, *cases)
+    if isinstance(which, Known):
+        chosen = Known(np.asarray(which.array, float) if isinstance(which.array, np.ndarray | np.generic)
+                       else which.array.astype(float))
+    elif isinstance(which, Field) and _dropout(which):
+        chosen = which
+    else:
+        return elementwise(context, op, which, *cases)
+    one = Known(np.asarray(1.0))
+    other = sub(context, op, one, chosen)[0] if isinstance(chosen, Field) else Known(1.0 - chosen.array)
+    return add(context, op, *mul(context, op, other, _zeros(cases[0])), *mul(context, op, chosen, _zeros(cases[1])))
+
+
+def _zeros(value: Value) -> Value:
+    """Infinite fillers (masked logits) would give 0 * inf."""
+    if isinstance(value, Known) and isinstance(value.array, np.ndarray | np.generic):
+        return Known(np.nan_to_num(np.asarray(value.array)))
+    return value
+
+
+def _dropout(value: Field) -> bool:
+    children = getattr(value.node, "children", ((value.node, ()),))
+    return any(isinstance(n, Leaf) and n.family == "bernoulli" for n, _ in children)
+
+
+def elementwise(context: Context, op: Op, *values: Value) -> Sequence[Value]:
+    parity = "odd" if op.name in ODD else "even" if op.name in EVEN else None
+    if op.name == "integer_pow":
+        parity = "odd" if op.params["y"] % 2 else "even"
+    static = tuple(sorted((k, str(v)) for k, v in op.params.items()))
+
+    def function(*args: Any) -> Any:
+        arrays = jnp.broadcast_arrays(*[jnp.asarray(a) for a in args])
+        floats = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+        kind = jnp.result_type(*floats) if floats else None
+        arrays = [a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arrays]
+        return apply_op(op, arrays)[0]
+
+    return [_map(context, op.name, function, values, static, parity)]
+
+
+def square(context: Context, op: Op, value: Value) -> Sequence[Value]:
+    return [_map(context, "square", lambda u: u * u, [value], (), "even")]
+
+
+def convert_boolean(context: Context, op: Op, value: Value) -> Sequence[Value]:
+    return elementwise(context, op, value)
+
+
+def _map(context: Context, name: str, function: Any, values: Sequence[Value], key: Any, parity: str | None) -> Value:
+    pool = context.pool
+    dims, children, axes = combine(pool, values)
+    small = [pool.small(n) for n, _ in children]
+    if any(small) and len(children) == 1:  # a vanishing field: its function is constant to leading order
+        at_zero = np.asarray(function(jnp.zeros(())))
+        if at_zero != 0:
+            return settle(pool.const(at_zero, ()), (), tuple(() for _ in axes)) if not dims else _constant(at_zero, axes)
+        return Known(np.zeros([int(np.prod([f.size for f in a])) for a in axes]))
+    node = pool.map(name, function, children, dims, key, parity)
+    return settle(node, dims, axes)
+
+
+def _constant(number: np.ndarray, axes: Any) -> Value:
+    return Known(np.broadcast_to(number, [int(np.prod([f.size for f in a])) for a in axes]))
+
+
+RULES = {
+    **dict.fromkeys(ODD | EVEN | OTHER, elementwise),
+    "square": square, "select_n": select, "add": add, "add_any": add, "sub": sub, "neg": neg, "mul": mul, "div": div,
+    "convert_element_type": convert, "copy": same, "copy_p": same, "stop_gradient": same, "reduce_precision": same,
+    "optimization_barrier": same, "name": same,
+}

@@ -1,0 +1,75 @@
+"""Random generators: each draw is a leaf, known by its key, so that equal keys are the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import erf, exp, pi, sqrt
+from typing import Any
+
+import jax
+import numpy as np
+
+from sigprop.engine.build import concrete
+from sigprop.engine.interpreter import Context
+from sigprop.engine.rules.elementwise import add
+from sigprop.engine.values import Field, Known, Value, plain_axes
+from sigprop.errors import MissingRule
+from sigprop.tracing import Op
+
+
+def _draw(context: Context, op: Op, key: Value, mean: float, variance: float, family: str) -> Sequence[Value]:
+    shape = tuple(op.params["jaxpr"].out_avals[0].shape)
+    if not isinstance(key, Known) or not concrete(key.array):
+        raise MissingRule("a random generator whose key is not known when the model is traced")
+    typed = jax.dtypes.issubdtype(key.array.dtype, jax.dtypes.prng_key)
+    with jax.ensure_compile_time_eval():
+        data = np.asarray(jax.random.key_data(key.array) if typed else key.array)
+    name = (family, data.tobytes(), shape, str(op.params["jaxpr"].out_avals[0].dtype))
+    kept = [n for n in shape if n > 1]
+    node = context.pool.leaf(name, kept, variance, family)
+    axes, refs = [], iter(plain_axes(node.dims))
+    for n in shape:
+        axes.append(next(refs) if n > 1 else ())
+    leaf = Field(node, tuple(axes))
+    return [leaf] if mean == 0 else add(context, op, leaf, Known(np.asarray(mean)))
+
+
+def normal(context: Context, op: Op, key: Value, *_: Value) -> Sequence[Value]:
+    return _draw(context, op, key, 0.0, 1.0, "normal")
+
+
+def _number(value: Value) -> float:
+    if not isinstance(value, Known) or not concrete(value.array) or np.size(value.array) != 1:
+        raise MissingRule("a random generator with bounds that vary")
+    return float(np.asarray(value.array).reshape(()))
+
+
+def uniform(context: Context, op: Op, key: Value, low: Value, high: Value) -> Sequence[Value]:
+    a, b = _number(low), _number(high)
+    return _draw(context, op, key, (a + b) / 2, (b - a) ** 2 / 12, "uniform")
+
+
+def truncated_normal(context: Context, op: Op, key: Value, low: Value, high: Value) -> Sequence[Value]:
+    a, b = _number(low), _number(high)
+    density = [exp(-(t**2) / 2) / sqrt(2 * pi) for t in (a, b)]
+    mass = (erf(b / sqrt(2)) - erf(a / sqrt(2))) / 2
+    mean = (density[0] - density[1]) / mass
+    variance = 1 + (a * density[0] - b * density[1]) / mass - mean**2
+    return _draw(context, op, key, 0.0 if a == -b else mean, variance, "truncated normal")
+
+
+def bernoulli(context: Context, op: Op, key: Value, p: Value) -> Sequence[Value]:
+    chance = _number(p)
+    return _draw(context, op, key, chance, chance * (1 - chance), "bernoulli")
+
+
+def orthogonal(context: Context, op: Op, key: Value) -> Sequence[Value]:
+    """Haar rows or columns: entries have variance 1/max(rows, columns) and become independent as both grow."""
+    shape = op.params["jaxpr"].out_avals[0].shape
+    return _draw(context, op, key, 0.0, 1.0 / max(shape[-2:]), "orthogonal")
+
+
+RULES: dict[str, Any] = {
+    "random:normal": normal, "random:uniform": uniform, "random:truncated_normal": truncated_normal,
+    "random:bernoulli": bernoulli, "random:orthogonal": orthogonal,
+}

@@ -1,0 +1,125 @@
+"""Sums over dims: a constant, a new Gaussian field, or a linear map over sites.
+
+Over a channel dim a sum of ``n`` terms with mean ``m`` is ``n m`` to leading order (law of large numbers); with an exactly zero mean
+it is a Gaussian field (central limit theorem). Exactly zero is decided by sign-flip parity, never by a small number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take
+from sigprop.errors import Unsound
+
+if TYPE_CHECKING:
+    from sigprop.engine.build import Pool
+
+
+def build_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    node, index = child
+    count = len(dims)
+    absent = [k for k in range(len(summed)) if count + k not in index]
+    if absent:
+        scale = float(np.prod([summed[k].size for k in absent], dtype=float))
+        kept = [k for k in range(len(summed)) if k not in absent]
+        place = {count + k: count + j for j, k in enumerate(kept)}
+        inner = (node, tuple(place.get(i, i) for i in index))
+        body = build_sum(pool, inner, tuple(summed[k] for k in kept), dims) if kept else pool._lift(inner, dims)
+        return pool.mul([(pool.const(np.asarray(scale), ()), ()), _spread(body, dims)], dims)
+    if isinstance(node, Const):
+        return _sum_const(pool, node, index, dims)
+    if isinstance(node, Concat):
+        return _sum_concat(pool, node, index, summed, dims)
+    if isinstance(node, Add) and not _whole(node):
+        terms = [_spread(build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims), dims) for n, i in node.children]
+        return pool.add(terms, dims)
+    if isinstance(node, Mul):
+        outside = [(n, tuple(index[j] for j in i)) for n, i in node.children]
+        free = [c for c in outside if all(j < count for j in c[1])]
+        tied = [c for c in outside if any(j >= count for j in c[1])]
+        if free and (len([c for c in tied if not isinstance(c[0], Const)]) or not tied):
+            every = [*dims, *summed]
+            inner = pool.over(tied, every, pool.mul)
+            body = build_sum(pool, inner, summed, dims)
+            return pool.mul([*free, _spread(body, dims)], dims)
+    return _sum_random(pool, (node, tuple(index)), summed, dims)
+
+
+def _whole(node: Node) -> bool:
+    """A Gaussian field without a deterministic part is summed as one field."""
+    return node.gaussian and not any(isinstance(n, Const) for n, _ in node.children)  # type: ignore[attr-defined]
+
+
+def _spread(node: Node, dims: Sequence[Dim]) -> Occurrence:
+    return node, tuple(range(len(node.dims)))
+
+
+def _sum_const(pool: Pool, node: Const, index: Sequence[int], dims: Sequence[Dim]) -> Node:
+    axes = tuple(k for k, i in enumerate(index) if i >= len(dims))
+    xp = np if isinstance(node.array, np.ndarray | np.generic) else jnp
+    kept = [i for i in index if i < len(dims)]
+    array = xp.sum(xp.asarray(node.array), axis=axes)
+    return pool._lift((pool.const(array, [dims[i] for i in kept]), tuple(kept)), dims)
+
+
+def _sum_concat(pool: Pool, node: Concat, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    axis = index[node.axis]
+    moved = [(n, tuple(index[j] for j in i)) for n, i in node.parts]
+    if axis < len(dims):
+        parts = []
+        for part, size in zip(moved, node.sizes, strict=True):
+            local = tuple(Dim(d.kind, size) if k == axis else d for k, d in enumerate(dims))
+            parts.append(_spread(build_sum(pool, part, summed, local), local))
+        return pool.concat(parts, node.sizes, axis, dims)
+    terms = []
+    for part, size in zip(moved, node.sizes, strict=True):
+        local = tuple(Dim(d.kind, size) if k == axis - len(dims) else d for k, d in enumerate(summed))
+        terms.append(_spread(build_sum(pool, part, local, dims), dims))
+    return pool.add(terms, dims)
+
+
+def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    node, index = child
+    count = len(dims)
+    positions = [index.index(count + k) for k in range(len(summed))]
+    flips = {leaf: found for leaf, found in node.odd.items()}
+    iid = tuple(any(p in found for found in flips.values()) for p in positions)
+    chan = [k for k, d in enumerate(summed) if node.dims[positions[k]].kind == "chan" or d.kind == "chan"]
+    if any(not iid[k] for k in chan):
+        if node.odd_mask:
+            raise Unsound(
+                "a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit "
+                "is not Gaussian. Multiply by the shared factor after the sum."
+            )
+        return _law_of_large_numbers(pool, child, summed, dims)
+    odd = {leaf: frozenset(index[d] for d in found if index[d] < count) for leaf, found in node.odd.items()}
+    weighted = isinstance(node, Mul) and len([c for c in node.children if not isinstance(c[0], Const)]) > 1
+    normal = any(iid)
+    approximate = node.approximate or (normal and _mixture(node, index, count, summed, iid))
+    key = (node.id, index, summed)
+    return pool._intern(Sum, key, dims, odd=odd, mixed=node.mixed, gaussian=normal or node.gaussian,
+                        approximate=approximate, child=child, summed=summed, iid=iid,
+                        unweighted=normal and not weighted and bool(chan))
+
+
+def _mixture(node: Node, index: Sequence[int], count: int, summed: Sequence[Dim], iid: Sequence[bool]) -> bool:
+    """Whether the sum is Gaussian only approximately: few terms of a product of random factors, or few non-Gaussian terms."""
+    terms = float(np.prod([d.size for d, yes in zip(summed, iid, strict=True) if yes], dtype=float))
+    factors = [c[0] for c in getattr(node, "children", ((node, ()),)) if not isinstance(c[0], Const)]
+    wide = any(d.kind == "chan" and node.dims[index.index(count + k)].kind == "chan" for k, d in enumerate(summed))
+    if len(factors) > 1:
+        return not wide
+    leaf = factors[0]
+    while isinstance(leaf, Take | Mul | Add):
+        leaf = leaf.child[0] if isinstance(leaf, Take) else leaf.children[-1][0]
+    normal = leaf.gaussian and (not isinstance(leaf, Leaf) or leaf.family in ("normal", "orthogonal"))
+    return not normal and terms < 32
+
+
+def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    array, used = pool.query.mean_of_sum(child, summed, dims)
+    return pool._lift((pool.const(array, [dims[i] for i in used]), tuple(used)), dims)

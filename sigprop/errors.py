@@ -1,0 +1,17 @@
+"""Everything sigprop raises on purpose."""
+
+
+class SigpropError(Exception):
+    """Base class of the errors raised on purpose by sigprop."""
+
+
+class InvalidInput(SigpropError, ValueError):
+    """An argument is wrong: the message names it, what was given and what is allowed."""
+
+
+class MissingRule(SigpropError, NotImplementedError):
+    """The interpreter has no rule for a primitive: the message says where and how to add one."""
+
+
+class Unsound(SigpropError, ValueError):
+    """A prediction in the infinite-width limit would be wrong here: the message says why, with a way out."""

@@ -1,0 +1,165 @@
+"""Numerical recognition of scalar functions, so that any spelling of an activation gets its closed form.
+
+A function is probed in float64 at trace time and fitted to a family; the fit is accepted only where it reproduces every probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import erf
+
+_CACHE: dict[Any, Any] = {}
+_TOLERANCE = 3e-7  # float32 constants inside an activation are this wrong
+
+
+class Family(NamedTuple):
+    """``name`` with its parameters: linear (a x+ - b x-), step, erf (A + B erf(cx)), gelu (A x Phi(cx))."""
+
+    name: str
+    parameters: tuple[float, ...]
+
+
+class Shape(NamedTuple):
+    """What is known of a function: its family, if any, and where it has kinks or jumps."""
+
+    family: Family | None
+    kinks: tuple[float, ...]
+
+
+def probe(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray | None:
+    """Values of ``f`` at ``x`` in float64, ``None`` where ``f`` is not a function of a scalar."""
+    try:
+        with jax.enable_x64(True), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
+            out = np.asarray(f(jnp.asarray(x, jnp.float64)), np.float64)
+    except (TypeError, ValueError, jax.errors.JAXTypeError):
+        return None
+    return out if out.shape == x.shape else (np.broadcast_to(out, x.shape) if out.ndim == 0 else None)
+
+
+def recognize(f: Callable[[Any], Any]) -> Shape:
+    """Family and kinks of an elementwise function; cached per (hashable) function."""
+    if f not in _CACHE:
+        _CACHE[f] = _recognize(f)
+    return _CACHE[f]
+
+
+def _recognize(f: Callable[[Any], Any]) -> Shape:
+    x = np.array([0.0137, 0.11, 0.37, 0.73, 1.01, 1.43, 2.17, 3.3, 4.9, 7.7])
+    both = np.concatenate([x, -x])
+    y = probe(f, both)
+    if y is None:
+        return Shape(None, ())
+    for fit in (_linear, _step, _erf, _gelu):
+        family = fit(x, y[: len(x)], y[len(x):])
+        if family is not None and np.all(np.isfinite(family.parameters)):
+            return Shape(family, ())
+    return Shape(None, _kinks(f))
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    scale = max(float(np.max(np.abs(b))), 1e-300)
+    return bool(np.all(np.abs(a - b) <= _TOLERANCE * np.maximum(np.abs(b), 1e-3 * scale)))
+
+
+def _linear(x: np.ndarray, up: np.ndarray, down: np.ndarray) -> Family | None:
+    a, b = up[-1] / x[-1], -down[-1] / x[-1]
+    return Family("linear", (float(a), float(b))) if _close(up, a * x) and _close(down, -b * x) else None
+
+
+def _step(x: np.ndarray, up: np.ndarray, down: np.ndarray) -> Family | None:
+    flat = np.all(up == up[0]) and np.all(down == down[0])
+    return Family("step", (float(up[0]), float(down[0]))) if flat else None
+
+
+def _erf(x: np.ndarray, up: np.ndarray, down: np.ndarray) -> Family | None:
+    from math import erf as exact
+
+    offset = (up[-1] + down[-1]) / 2
+    scale = up[-1] - offset
+    if scale == 0:
+        return None
+    ratio = (up[0] - offset) / scale
+    low, high = 1e-4, 50.0
+    if not 0 < ratio < 1:
+        return None
+    for _ in range(200):
+        mid = np.sqrt(low * high)
+        low, high = (mid, high) if exact(mid * x[0]) < ratio else (low, mid)
+    c = float(np.sqrt(low * high))
+    c = _refine(c, lambda c: np.array([exact(c * v) for v in x]), (up - offset) / scale)
+    fit = np.array([exact(c * v) for v in x])
+    good = _close(offset + scale * fit, up) and _close(offset - scale * fit, down)
+    return Family("erf", (float(offset), float(scale), c)) if good else None
+
+
+def _refine(c: float, model: Callable[[float], np.ndarray], target: np.ndarray) -> float:
+    """A few Gauss-Newton steps on all probes."""
+    for _ in range(8):
+        h = 1e-6 * c
+        slope = (model(c + h) - model(c - h)) / (2 * h)
+        c -= float(slope @ (model(c) - target) / max(slope @ slope, 1e-300))
+    return c
+
+
+def _gelu(x: np.ndarray, up: np.ndarray, down: np.ndarray) -> Family | None:
+    a = (up - down)[-1] / x[-1]  # A (Phi + Phi(-)) x = A x
+    if a == 0 or not _close(up - down, a * x):
+        return None
+    found = _erf(x, up / (a * x), -down / (a * x))
+    if found is None or abs(found.parameters[0] - 0.5) > 1e-6 or abs(found.parameters[1] - 0.5) > 1e-6:
+        return None
+    return Family("gelu", (float(a), float(np.sqrt(2) * found.parameters[2])))
+
+
+def _kinks(f: Callable[[Any], Any]) -> tuple[float, ...]:
+    """Points where the second difference shrinks slower than h^2: kinks (as h) and jumps (as 1)."""
+    h = 0.01
+    x = np.arange(-12.0, 12.0, h) + 0.00237
+    fine, coarse = _second(f, x, h), _second(f, x, 2 * h)
+    if fine is None or coarse is None:
+        return ()
+    with np.errstate(all="ignore"):
+        scale = np.nanmax(np.abs(fine)) if np.any(np.isfinite(fine)) else 0.0
+        suspect = (np.abs(coarse) < 3.0 * np.abs(fine)) & (np.abs(fine) > max(1e-4 * scale, 1e-7))
+    found: list[float] = []
+    for start in x[suspect]:
+        point = _zoom(f, float(start), h)
+        if point is not None and all(abs(point - p) > 1e-5 for p in found):
+            found.append(point)
+    return tuple(sorted(found)) if len(found) <= 16 else ()
+
+
+def _second(f: Callable[[Any], Any], x: np.ndarray, h: float) -> np.ndarray | None:
+    values = [probe(f, x + s * h) for s in (-1, 0, 1)]
+    if any(v is None for v in values):
+        return None
+    return values[0] - 2 * values[1] + values[2]  # type: ignore[operator]
+
+
+def _zoom(f: Callable[[Any], Any], x: float, h: float) -> float | None:
+    first = None
+    for _ in range(6):
+        grid = x + h * np.linspace(-1.2, 1.2, 25)
+        h = h / 10
+        second = _second(f, grid, h)
+        if second is None:
+            return None
+        k = int(np.argmax(np.abs(second)))
+        first = np.abs(second[k]) if first is None else first
+        x = float(grid[k])
+    rounded = round(x, 4)
+    point = rounded if abs(rounded - x) < 1e-5 else x
+    left, right = probe(f, np.array([point - 1e-4, point - 2e-4])), probe(f, np.array([point + 1e-4, point + 2e-4]))
+    if left is None or right is None:
+        return None
+    slope = abs((left[0] - left[1]) - (right[1] - right[0])) / 1e-4
+    jump = abs(left[0] - right[0])
+    return point if slope > 1e-3 or jump > 1e-3 else None
+
+
+__all__ = ["Family", "Shape", "erf", "probe", "recognize"]

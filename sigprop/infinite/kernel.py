@@ -1,0 +1,96 @@
+"""The infinite-width kernel of a network: the second moment of its output (NNGP)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sigprop.engine import RULES, Context, Field, Known, Label, Named, Value, interpret, known
+from sigprop.engine.labels import aligned, contract
+from sigprop.errors import InvalidInput, Unsound
+from sigprop.network import Network, check_inputs, parameters
+from sigprop.types import Kernel
+
+
+def infinite_kernel(net: Network, rules: Mapping[str, Any] = RULES) -> Callable[..., Kernel]:
+    """``kernel(x1, x2=None)``: NNGP of ``net`` in the limit of infinite width (Lee et al. 2018; Novak et al. 2019).
+
+    The result's ``nngp`` is averaged over the last (feature) axis of the output: ``[n1, n2]`` for outputs ``(n, features)``,
+    ``[n1, n2, *sites1, *sites2]`` with site axes. ``ntk`` is ``None``: it is not available yet.
+
+    Args:
+        net: from :func:`sigprop.network`.
+        rules: table of primitive rules, to extend the interpreter.
+
+    Raises:
+        InvalidInput: for unusable inputs.
+        MissingRule, Unsound: where the model cannot be predicted.
+    """
+
+    def kernel(x1: Any, x2: Any = None) -> Kernel:
+        check_inputs((x1,) if x2 is None else (x1, x2))
+        if x2 is not None and jax.tree.map(lambda a: jnp.shape(a)[1:], x1) != jax.tree.map(lambda a: jnp.shape(a)[1:], x2):
+            raise InvalidInput("x2: its examples differ in shape from those of x1")
+        context = Context(rules)
+        params, _ = parameters(context, net)
+        one = _output(context, net, params, x1)
+        two = one if x2 is None else _output(context, net, params, x2)
+        nngp = output_moment(context, one, two)
+        return Kernel(nngp, None, jnp.max(jnp.abs(nngp)) * context.query.error)
+
+    return kernel
+
+
+def _output(context: Context, net: Network, params: Sequence[Value], x: Any) -> Value:
+    inputs = x if isinstance(x, tuple) else (x,)
+    graph = net.graph(*inputs)
+    env = interpret(context, graph, [*params, *(known(a) for a in jax.tree.leaves(inputs))])
+    return env[graph.outputs[0]]
+
+
+def _labelled(value: Field, start: int, shared: dict[int, list[Label]]) -> tuple[tuple[Label, ...], list[list[Label]]]:
+    """Fresh labels for each factor of each axis; axes in ``shared`` take the labels given."""
+    every: dict[int, Label] = {}
+    rows, count = [], start
+    for axis, factors in enumerate(value.axes):
+        row = []
+        for k, f in enumerate(factors):
+            kind = "site" if f.ref is None else value.node.dims[f.ref].kind
+            label = shared[axis][k] if axis in shared else Label(count, kind, f.size)
+            count += 1
+            row.append(label)
+            if f.ref is not None:
+                every[f.ref] = label
+        rows.append(row)
+    return tuple(every[k] for k in range(len(value.node.dims))), rows
+
+
+def output_moment(context: Context, one: Value, two: Value) -> Any:
+    """E[y1 y2] with separate batch and site indices and the feature index shared and averaged."""
+    if isinstance(one, Known) and isinstance(two, Known):
+        return jnp.einsum("i...c,j...c->ij...", one.array, two.array) / one.array.shape[-1]
+    if not isinstance(one, Field) or not isinstance(two, Field):
+        raise Unsound("one output is random and the other is not")
+    last = len(one.axes) - 1
+    labels1, rows1 = _labelled(one, 0, {})
+    labels2, rows2 = _labelled(two, 1000, {last: rows1[last]} if last > 0 else {})
+    found = context.query.moment([(one.node, labels1), (two.node, labels2)])
+    features = rows1[last] if last > 0 else []
+    size = 1
+    for label in features:
+        size *= label.size
+    mean = contract([found], features)
+    axes = [rows1[0], rows2[0], *rows1[1:max(last, 1)], *rows2[1:max(last, 1)]]
+    flat = [label for row in axes for label in row]
+    full = jnp.broadcast_to(aligned(Named(mean.labels, mean.array), flat), [label.size for label in flat])
+    return full.reshape([_size(row) for row in axes]) / size
+
+
+def _size(row: Sequence[Label]) -> int:
+    size = 1
+    for label in row:
+        size *= label.size
+    return size

@@ -1,0 +1,7 @@
+"""Models as pure functions with random parameters."""
+
+from sigprop.network.adapters import network
+from sigprop.network.laws import Law, parameters
+from sigprop.network.network import Network, check_inputs
+
+__all__ = ["Law", "Network", "check_inputs", "network", "parameters"]

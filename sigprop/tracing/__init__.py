@@ -1,0 +1,8 @@
+"""From a JAX function to a flat program of primitive operations."""
+
+from sigprop.tracing.evaluate import apply_op, evaluate, output_tree
+from sigprop.tracing.flatten import trace
+from sigprop.tracing.graph import Graph, Op, Row
+from sigprop.tracing.rows import rows
+
+__all__ = ["Graph", "Op", "Row", "apply_op", "evaluate", "output_tree", "rows", "trace"]

@@ -1,0 +1,28 @@
+"""The only file that depends on JAX's version or private modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax._src import source_info_util
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
+
+_HIDDEN = ("/flax/", "/jax/", "/sigprop/", "/orbax/", "/optax/")
+
+
+def user_source(equation: Any) -> str:
+    """``file.py:line (function)`` of the innermost frame that is neither JAX's nor Flax's."""
+    frames = list(source_info_util.user_frames(equation.source_info.traceback))
+    own = [f for f in frames if not any(h in f.file_name for h in _HIDDEN)] or frames
+    if not own:
+        return "unknown"
+    return f"{own[0].file_name.rsplit('/', 1)[-1]}:{own[0].start_line} ({own[0].function_name})"
+
+
+def name_stack(equation: Any) -> str:
+    """Names opened by ``jax.named_scope``, joined by ``/``, without marks of transformations."""
+    parts = str(equation.source_info.name_stack).split("/")
+    return "/".join(p for p in parts if p and "(" not in p and ")" not in p)
+
+
+__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Primitive", "jaxpr_as_fun", "name_stack", "user_source"]

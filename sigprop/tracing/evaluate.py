@@ -1,0 +1,30 @@
+"""Run a flat program on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from sigprop.tracing.compat import jaxpr_as_fun
+from sigprop.tracing.graph import Graph, Op
+
+
+def apply_op(op: Op, args: Sequence[Any]) -> list[Any]:
+    if op.primitive.name in ("jit", "pjit"):
+        return list(jaxpr_as_fun(op.params["jaxpr"])(*args))
+    out = op.primitive.bind(*args, **op.params)
+    return list(out) if op.primitive.multiple_results else [out]
+
+
+def evaluate(graph: Graph, leaves: Sequence[Any], watch: Sequence[int] = ()) -> tuple[list[Any], list[Any]]:
+    """Outputs and watched values on the flattened inputs; traceable by ``jit``, ``vmap`` and ``grad``."""
+    env: dict[int, Any] = {**graph.constants, **dict(zip(graph.inputs, leaves, strict=True))}
+    for op in graph.ops:
+        env.update(zip(op.outputs, apply_op(op, [env[i] for i in op.inputs]), strict=True))
+    return [env[o] for o in graph.outputs], [env[w] for w in watch]
+
+
+def output_tree(graph: Graph, leaves: Sequence[Any]) -> Any:
+    return jax.tree.unflatten(graph.out_tree, leaves)
