@@ -51,6 +51,7 @@ class _Walker:
         self.avals: dict[int, Any] = {}
         self.constants: dict[int, Any] = {}
         self.calls: list[tuple[int, str, str]] = []
+        self.caller = "unknown"  # the user's line of the enclosing call, where a library's inner jaxpr has none
 
     def fresh(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
@@ -64,7 +65,7 @@ class _Walker:
     def walk(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[int], path: str) -> list[int]:
         env: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, value in zip(jaxpr.constvars, consts, strict=True):
-            env[var] = value if isinstance(value, _Number) else self.constant(value, var.aval)
+            env[var] = self.constant(value, var.aval)
 
         def read(atom: Any) -> int:
             if isinstance(atom, Literal):
@@ -95,7 +96,10 @@ class _Walker:
         if inner is None or name == "while":
             return self.emit(name, equation, inputs, path)
         body, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+        outer, own = self.caller, user_source(equation)
+        self.caller = outer if own == "unknown" else own
         outputs = self.walk(body, consts, inputs, path)
+        self.caller = outer
         label = called if isinstance(called, str) else ""
         if label and not label.startswith("_") and label not in _UNNAMED and len(outputs) == 1:
             self.calls.append((outputs[0], path, label))
@@ -103,8 +107,9 @@ class _Walker:
 
     def emit(self, name: str, equation: Any, inputs: Sequence[int], path: str) -> list[int]:
         outputs = [self.fresh(v.aval) for v in equation.outvars]
-        self.ops.append(Op(name, equation.primitive, equation.params, tuple(inputs), tuple(outputs), path,
-                           user_source(equation)))
+        own = user_source(equation)
+        source = self.caller if own == "unknown" else own
+        self.ops.append(Op(name, equation.primitive, equation.params, tuple(inputs), tuple(outputs), path, source))
         return outputs
 
     def inline(self, function: Callable[..., Any], inputs: Sequence[int], path: str) -> list[int]:
@@ -126,7 +131,3 @@ class _Walker:
             rows = [ys[step][k] for step in range(params["length"])]
             stacked += self.inline(lambda *a: lax.concatenate([lax.expand_dims(v, (0,)) for v in a], 0), rows, path)
         return [*carry, *stacked]
-
-
-class _Number(int):
-    """A value number standing where a constant would."""
