@@ -41,7 +41,7 @@ def known(array: Any) -> Known:
     """A deterministic value: on the host unless it is traced or a typed key, so that it can be compared and hashed."""
     if not concrete(array) or jax.dtypes.issubdtype(jax.numpy.result_type(array), jax.dtypes.prng_key):
         return Known(array)
-    return Known(np.asarray(array))
+    return Known(np.asarray(array, jax.dtypes.canonicalize_dtype(np.asarray(array).dtype)))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def expand_dims(context: Context, op: Op, value: Field) -> Sequence[Value]:
     return [Field(value.node, tuple(axes))]
 
 
-def take_axis(context: Context, value: Field, axis: int, table: Any) -> Field:
+def take_axis(context: Context, value: Field, axis: int, table: Any, data: bool = False) -> Field:
     """Index ``axis`` by an integer ``table``: the axis becomes the table's axes (one factor each)."""
     shape = np.shape(table)
     factors = value.axes[axis]
@@ -76,8 +76,9 @@ def take_axis(context: Context, value: Field, axis: int, table: Any) -> Field:
         return Field(value.node, (*value.axes[:axis], *new, *value.axes[axis + 1:]))
     dims = value.node.dims
     kept_shape = [n for n in shape if n > 1]
+    # indices that are data (tokens) label examples, even where they happen to be distinct
     flat = np.reshape(table, kept_shape) if concrete(table) else table.reshape(kept_shape)
-    disjoint = concrete(table) and np.unique(flat).size == flat.size
+    disjoint = not data and concrete(table) and np.unique(flat).size == flat.size
     kind = dims[ref].kind if disjoint else "site"
     out = [*dims[:ref], *[Dim(kind, n) for n in kept_shape], *dims[ref + 1:]]
     shift = len(kept_shape) - 1
@@ -277,7 +278,7 @@ def gather(context: Context, op: Op, value: Value, indices: Value) -> Sequence[V
     table = indices.array[..., 0]
     xp: Any = np if concrete(table) else __import__("jax").numpy
     table = xp.clip(xp.where(table < 0, table + value.shape[axis], table), 0, value.shape[axis] - 1)
-    taken = take_axis(context, value, axis, table) if np.ndim(table) else _index(context, value, axis, table)
+    taken = take_axis(context, value, axis, table, data=True) if np.ndim(table) else _index(context, value, axis, table)
     rank = np.ndim(table)
     batch = [axis + k for k in range(rank)]
     rest = [k for k in range(len(taken.axes)) if k not in batch]
