@@ -13,6 +13,7 @@ from sigprop.engine import Context, Field, Known, Label, Unknown, Value, interpr
 from sigprop.engine.nodes import Leaf, Node
 from sigprop.errors import SigpropError, Unsound
 from sigprop.network.network import Network
+from sigprop.network.paths import parameter_paths
 
 _SEEDS = 16
 
@@ -115,11 +116,10 @@ def law_table(net: Network) -> Laws:
     values, sources = parameters(context, net)
     table = Laws()
     table.shapes = {}
-    paths = jax.tree_util.tree_leaves_with_path(net.abstract_params)
-    for (path, leaf), value, source in zip(paths, values, sources, strict=True):
+    names, leaves = parameter_paths(net.abstract_params), jax.tree.leaves(net.abstract_params)
+    for name, leaf, value, source in zip(names, leaves, values, sources, strict=True):
         law = summary(context, value, source)
         if law is not None:
-            name = jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
             table[name] = law
             table.shapes[name] = tuple(leaf.shape)
     return table
