@@ -66,9 +66,12 @@ def _same_kind(name: str, x: Any, other: str, y: Any) -> None:
     if jax.tree.structure(x) != jax.tree.structure(y):
         raise InvalidInput(f"{name}: structure {jax.tree.structure(x)} differs from that of {other}, {jax.tree.structure(y)}")
     for one, two in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
-        kinds = [next((k for k in (jnp.bool_, jnp.integer, jnp.inexact) if jnp.issubdtype(jnp.result_type(a), k)), None) for a in (one, two)]
-        if kinds[0] is not kinds[1]:
+        if _kind(one) is not _kind(two):
             raise InvalidInput(f"{name}: numbers of dtype {jnp.result_type(one)}, those of {other} are {jnp.result_type(two)}")
+
+
+def _kind(array: Any) -> Any:
+    return next((k for k in (jnp.bool_, jnp.integer, jnp.inexact) if jnp.issubdtype(jnp.result_type(array), k)), None)
 
 
 def check_program(graph: Graph, name: str, random: Sequence[bool]) -> None:
@@ -83,7 +86,8 @@ def check_program(graph: Graph, name: str, random: Sequence[bool]) -> None:
     params, data = graph.inputs[:len(random)], graph.inputs[len(random):]
     reaching = _reaching(graph)
     used = [p in reaching for p in params]
-    if not any(used) or (any(random) and not any(u and r for u, r in zip(used, random, strict=True))):
+    drawn = any(r and not jax.dtypes.issubdtype(graph.avals[p].dtype, jax.dtypes.prng_key) for p, r in zip(params, random, strict=True))
+    if not any(used) or (drawn and not any(u and r for u, r in zip(used, random, strict=True))):
         raise InvalidInput(
             f"model: no random parameter of {name} reaches its output. It seems to close over concrete parameters: "
             "use those passed in, apply(params, x), or give the factory that builds the module."

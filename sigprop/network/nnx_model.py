@@ -49,7 +49,7 @@ def instance_network(module: nnx.Module, x: tuple[Any, ...], method: str, option
 def _with_rngs(factory: Callable[..., Any]) -> Callable[[nnx.Rngs], Any]:
     """Pass ``rngs`` by name where the factory takes it only so, as Flax's own layers do."""
     try:
-        found = inspect.signature(factory).parameters.get("rngs")
+        found = inspect.signature(factory.__init__ if isinstance(factory, type) else factory).parameters.get("rngs")
     except (TypeError, ValueError):
         found = None
     by_name = found is not None and found.kind is found.KEYWORD_ONLY
