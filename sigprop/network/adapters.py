@@ -43,7 +43,7 @@ def network(model: Any, *x: Any, init: Callable[..., Any] | None = None, params:
     if isinstance(model, nn.Module | nnx.Module):
         if init is not None or params is not None or laws is not None:
             raise InvalidInput("init, params, laws: a Flax module has its own; they are for pure functions apply(params, *x)")
-        return (linen_network if isinstance(model, nn.Module) else instance_network)(model, x, method, options)
+        return linen_network(model, x, method, options) if isinstance(model, nn.Module) else instance_network(model, x, method, options)
     if init is not None or laws is not None or params is not None:
         return _function(model, x, init, params, laws, options)
     if isinstance(model, type) and issubclass(model, nn.Module):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigprop.arrays import concrete, is_key
 from sigprop.errors import InvalidInput
 from sigprop.tracing import Graph, Op
 
@@ -24,9 +25,10 @@ def check_inputs(x: tuple[Any, ...]) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(x)
     if not leaves:
         raise InvalidInput("x: give at least one example input, with the batch on axis 0")
-    for path, array in leaves:
+    for path, leaf in leaves:
+        array: Any = leaf
         name = "x" + jax.tree_util.keystr(path)
-        abstract = isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct)
+        abstract = isinstance(array, jax.ShapeDtypeStruct) or not concrete(array)
         try:
             dtype = array.dtype if abstract else jnp.result_type(array)
         except (TypeError, ValueError) as error:
@@ -86,7 +88,7 @@ def check_program(graph: Graph, name: str, random: Sequence[bool]) -> None:
     params, data = graph.inputs[:len(random)], graph.inputs[len(random):]
     reaching = _reaching(graph)
     used = [p in reaching for p in params]
-    drawn = any(r and not jax.dtypes.issubdtype(graph.avals[p].dtype, jax.dtypes.prng_key) for p, r in zip(params, random, strict=True))
+    drawn = any(r and not is_key(graph.avals[p]) for p, r in zip(params, random, strict=True))
     if not any(used) or (drawn and not any(u and r for u, r in zip(used, random, strict=True))):
         raise InvalidInput(
             f"model: no random parameter of {name} reaches its output. It seems to close over concrete parameters: "
@@ -145,7 +147,7 @@ def _plain(op: Op) -> tuple[Any, ...]:
 def _equal(one: Any, two: Any) -> bool:
     if one is two:
         return True
-    if any(jax.dtypes.issubdtype(jnp.result_type(a), jax.dtypes.prng_key) for a in (one, two)):
+    if is_key(one) and is_key(two):
         return bool(jnp.array_equal(jax.random.key_data(one), jax.random.key_data(two)))
     one, two = np.asarray(one), np.asarray(two)
     return one.shape == two.shape and one.dtype == two.dtype and one.tobytes() == two.tobytes()

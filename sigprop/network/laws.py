@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sigprop.arrays import is_key
 from sigprop.engine import RULES, Context, Field, Known, Label, Unknown, Value, interpret, known
 from sigprop.engine.rules.elementwise import add, mul
 from sigprop.engine.values import plain_axes
@@ -29,18 +30,23 @@ def parameters(context: Context, net: Network) -> tuple[list[Value], list[str]]:
     In this order: ``declared``; ``traced``, the initializer interpreted; ``measured`` where it cannot be followed: entries that are the
     same for every seed stay, the others become independent with their pooled mean and variance.
     """
-    given = net.declared or [None] * len(jax.tree.leaves(net.abstract_params))
-    values, sources = _traced(context, net) if any(g is None for g in given) else ([None] * len(given), [""] * len(given))
-    for i, law in enumerate(given):
-        shape = jax.tree.leaves(net.abstract_params)[i].shape
-        if is_law(law):
-            values[i], sources[i] = _iid(context, ("declared", i), shape, law), law.source
-        elif law is not None:
-            values[i], sources[i] = known(law), "measured"
+    leaves = jax.tree.leaves(net.abstract_params)
+    given = net.declared or [None] * len(leaves)
+    read = _traced(context, net) if any(g is None for g in given) else []
+    values, sources = [], []
+    for i, (law, leaf) in enumerate(zip(given, leaves, strict=True)):
+        if law is None:
+            value, source = read[i]
+        elif isinstance(law, Law):
+            value, source = _iid(context, ("declared", i), leaf.shape, law), law.source
+        else:
+            value, source = known(law), "measured"
+        values.append(value)
+        sources.append(source)
     return values, sources
 
 
-def _traced(context: Context, net: Network) -> tuple[list[Any], list[str]]:
+def _traced(context: Context, net: Network) -> list[tuple[Value, str]]:
     graph = net.init_graph
     env = interpret(context, graph, [Known(jax.random.key(0))], lenient=True)
     values: list[Any] = [env[o] for o in graph.outputs]
@@ -50,11 +56,11 @@ def _traced(context: Context, net: Network) -> tuple[list[Any], list[str]]:
         if output in hidden or not _followed(context, values[i]):
             if is_random(leaf):
                 failed.append(i)
-            elif output in hidden and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            elif output in hidden and not is_key(leaf):
                 values[i] = Unknown(InvalidInput("a parameter of random integers has no law"), tuple(leaf.shape))
     for i, law in zip(failed, _measure(net, failed), strict=True):
         values[i] = _iid(context, ("measured", i), leaves[i].shape, law)
-    return values, ["measured" if i in failed else "traced" for i in range(len(values))]
+    return [(value, "measured" if i in failed else "traced") for i, value in enumerate(values)]
 
 
 def _followed(context: Context, value: Value) -> bool:
@@ -121,7 +127,7 @@ def _moments(context: Context, value: Field) -> tuple[float, float]:
     labels = tuple(Label(i, d.kind, d.size) for i, d in enumerate(node.dims))
     first = context.query.moment([(node, labels)])
     second = context.query.moment([(node, labels), (node, labels)])
-    return float(np.mean(np.asarray(first.array))), float(np.mean(np.asarray(second.array)))
+    return float(np.mean(first.plain())), float(np.mean(second.plain()))
 
 
 def summary(context: Context, value: Value, source: str) -> Law:

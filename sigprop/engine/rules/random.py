@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sigprop.arrays import concrete
+from sigprop.arrays import concrete, is_key
 from sigprop.engine.interpreter import Context
 from sigprop.engine.rules.elementwise import add
 from sigprop.engine.values import Field, Known, Value, plain_axes
@@ -29,7 +29,7 @@ def _draw(context: Context, op: Op, key: Value, mean: float, variance: float, fa
     shape = tuple(op.params["jaxpr"].out_avals[0].shape)
     if not isinstance(key, Known) or not concrete(key.array):
         raise MissingRule("a random generator whose key is not known when the model is traced")
-    typed = jax.dtypes.issubdtype(key.array.dtype, jax.dtypes.prng_key)
+    typed = is_key(key.array)
     with jax.ensure_compile_time_eval():
         data = np.asarray(jax.random.key_data(key.array) if typed else key.array)
     rows = data.reshape(-1, data.shape[-1])
