@@ -25,15 +25,14 @@ def check_inputs(x: tuple[Any, ...]) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(x)
     if not leaves:
         raise InvalidInput("x: give at least one example input, with the batch on axis 0")
-    for path, leaf in leaves:
-        array: Any = leaf
+    for path, array in leaves:
         name = "x" + jax.tree_util.keystr(path)
         abstract = isinstance(array, jax.ShapeDtypeStruct) or not concrete(array)
         try:
             dtype = array.dtype if abstract else jnp.result_type(array)
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"{name}: {type(array).__name__} is not an array of numbers") from error
-        if np.ndim(array) == 0:
+        if not np.shape(array):
             raise InvalidInput(f"{name}: a scalar; inputs carry the batch on axis 0")
         if 0 in np.shape(array):
             raise InvalidInput(f"{name}: shape {np.shape(array)} is empty; give at least one example")
