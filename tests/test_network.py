@@ -174,6 +174,17 @@ def test_law_per_entry():
     assert not np.asarray(net.init(jax.random.key(0)))[::2].any()
 
 
+@pytest.mark.parametrize("draw", [jax.random.normal, jax.random.exponential], ids=["traced", "measured"])
+def test_laws_are_read_inside_jit(draw):
+    def made():
+        return sp.network(lambda w, x: x @ w, init=lambda key: draw(key, (8, 64)))
+
+    inside = jax.jit(lambda scale: scale * made().laws["params"].variance)(1.0)
+    assert inside == pytest.approx(made().laws["params"].variance, rel=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda x: sp.infinite_kernel(made())(x).nngp)(X), sp.infinite_kernel(made())(X).nngp, rtol=1e-5,
+                               atol=1e-5)
+
+
 def test_laws_of_one_network_serve_another():
     net = sp.network(apply, X, init=init)
     again = sp.network(apply, X, params=PARAMS, laws=net.laws)

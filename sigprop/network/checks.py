@@ -102,6 +102,24 @@ def check_program(graph: Graph, name: str, random: Sequence[bool]) -> None:
             )
 
 
+def check_initializer(graph: Graph, name: str, depends: Sequence[bool]) -> None:
+    """Refuse an initializer that makes the same numbers whatever its key.
+
+    Args:
+        depends: per output, whether it depends on the key.
+
+    Raises:
+        InvalidInput: where nothing but fixed numbers that differ from each other comes out.
+    """
+    floating = [k for k, o in enumerate(graph.outputs) if jnp.issubdtype(graph.avals[o].dtype, jnp.floating)]
+    if any(depends[k] for k in floating):
+        return
+    tables = [graph.constants[graph.outputs[k]] for k in floating if graph.outputs[k] in graph.constants]
+    if any(op.name.startswith(("random:", "random_bits")) for op in graph.ops) or any(np.ptp(np.asarray(t, np.float64)) > 0 for t in tables):
+        raise InvalidInput(f"model: the initializer of {name} ignores its key, so that every seed gives the same parameters. Draw them "
+                           "from the key or rngs that it is given; for an existing nnx.Module give the module itself.")
+
+
 def _reaching(graph: Graph) -> set[int]:
     """Values that an output depends on (the program has no dead code, but an input may be dead)."""
     return {i for op in graph.ops for i in op.inputs} | set(graph.outputs)
