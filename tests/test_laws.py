@@ -214,6 +214,8 @@ def test_laws_are_a_tree_like_the_parameters_and_print_as_a_table():
     variances = jax.tree.map(lambda law: law.variance, laws).tree
     params = net.init(jax.random.key(0))
     assert jax.tree.structure(variances["variables"]) == jax.tree.structure(params["variables"])
+    nnx_laws = sp.network(vmapped, X4).laws
+    assert jax.tree.leaves(jax.tree.map(lambda law: law.variance, nnx_laws).tree["stack"]) == [0.0, nnx_laws["stack/kernel"].variance]
     head, *lines = str(laws).splitlines()
     assert head.split() == ["parameter", "shape", "family", "mean", "variance", "variance", "x", "fan-in", "source"]
     assert [line.split()[0] for line in lines] == list(laws)
@@ -247,8 +249,8 @@ def test_fans_of_the_operation_and_of_the_shape():
         "embed/embedding": (1, 11, 8, "gather"), "grouped/kernel": (18, 18, 108, "conv_general_dilated"),
         "depthwise/kernel": (25, 25, 300, "conv_general_dilated"), "up/kernel": (12 * 9 / 4, 108, 54, "conv_general_dilated"),
         "up_flipped/kernel": (6 * 25 / 6, 25 * 16, 25 * 6, "conv_general_dilated"),
-        "attention/query/kernel": (16, 64, 64, "dot_general"), "attention/key/kernel": (16, 64, 64, "dot_general"),
-        "attention/value/kernel": (16, 64, 64, "dot_general"), "attention/out/kernel": (16, 16, 64, "dot_general"),
+        "attention/query/kernel": (16, 16, 16, "dot_general"), "attention/key/kernel": (16, 16, 16, "dot_general"),
+        "attention/value/kernel": (16, 16, 16, "dot_general"), "attention/out/kernel": (16, 16, 16, "dot_general"),
         "heads/kernel": (16, 64, 16, "dot_general"), "stored_out_in": (16, 5, 16, "dot_general"),
     }
     assert {k: (f.fan_in, f.kernel_fan_in, f.kernel_fan_out, f.operation) for k, f in found.items()} == expected
@@ -256,6 +258,9 @@ def test_fans_of_the_operation_and_of_the_shape():
 
 def test_fans_follow_masks_and_factors():
     assert {k: f.fan_in for k, f in fans(sp.network(Factorised(), X64)).items()} == {"u": 64, "v": 64}
-    assert fans(sp.network(Stacked(), X16))["scan/Dense_0/kernel"].fan_in == 16
+    for model, x, path, expected in [(Stacked(), X16, "scan/Dense_0/kernel", (16, 16, 16)), (Stacked(), X16, "vmap/kernel", (16, 16, 8)),
+                                     (vmapped, X4, "stack/kernel", (4, 4, 6))]:
+        fan = fans(sp.network(model, x))[path]
+        assert (fan.fan_in, fan.kernel_fan_in, fan.kernel_fan_out) == expected
     with pytest.raises(sp.InvalidInput, match="give example inputs"):
         fans(sp.network(vmapped))

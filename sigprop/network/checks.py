@@ -115,7 +115,8 @@ def check_initializer(graph: Graph, name: str, depends: Sequence[bool]) -> None:
     if any(depends[k] for k in floating):
         return
     tables = [graph.constants[graph.outputs[k]] for k in floating if graph.outputs[k] in graph.constants]
-    if any(op.name.startswith(("random:", "random_bits")) for op in graph.ops) or any(np.ptp(np.asarray(t, np.float64)) > 0 for t in tables):
+    drawn = any(op.name.startswith(("random:", "random_bits")) for op in graph.ops)
+    if drawn or any(np.ptp(np.asarray(t, np.float64)) > 0 for t in tables):
         raise InvalidInput(f"model: the initializer of {name} ignores its key, so that every seed gives the same parameters. Draw them "
                            "from the key or rngs that it is given; for an existing nnx.Module give the module itself.")
 
