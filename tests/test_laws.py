@@ -3,6 +3,8 @@
 import math
 
 import flax.linen as nn
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +138,34 @@ def test_measured_law_keeps_entries_that_never_vary():
     net = sp.network(lambda w, x: jnp.tanh(x[:, :1] @ w[:1]), init=lambda key: jnp.tril(jax.random.exponential(key, (64, 64))))
     predicted = sp.propagate(net, np.ones((2, 3), np.float32)).second_moment.values[0]
     assert predicted == pytest.approx(2 / 64, rel=0.03)
+
+
+DRAWS = {  # a draw and its mean and variance
+    "normal": (lambda k, s: jax.random.normal(k, s), 0.0, 1.0), "uniform": (lambda k, s: jax.random.uniform(k, s), 0.5, 1 / 12),
+    "bernoulli": (lambda k, s: jax.random.bernoulli(k, 0.25, s).astype(F32), 0.25, 3 / 16),
+    "laplace": (lambda k, s: jax.random.laplace(k, s), 0.0, 2.0), "truncated": (I.truncated_normal(1.0, lower=-1.0, upper=1.5), *CUT),
+}
+NUMBERS = st.sampled_from([-2.0, -0.5, 0.25, 1.0, 3.0])
+TERMS = st.lists(st.tuples(NUMBERS, NUMBERS, st.lists(st.sampled_from(sorted(DRAWS)), min_size=1, max_size=2)), min_size=1, max_size=3)
+
+
+@hypothesis.given(TERMS)
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+def test_sums_of_products_of_draws(terms):
+    """``sum of a + b * draw * draw'`` with independent draws; moments of products of independent numbers multiply."""
+    def init(key, shape, dtype):
+        keys = iter(jax.random.split(key, 6))
+        return sum(a + b * math.prod(DRAWS[name][0](next(keys), shape) for name in names) for a, b, names in terms)
+
+    mean = variance = 0.0
+    for a, b, names in terms:
+        first = math.prod(DRAWS[name][1] for name in names)
+        mean += a + b * first
+        variance += b**2 * (math.prod(DRAWS[name][1] ** 2 + DRAWS[name][2] for name in names) - first**2)
+    law = law_of(init, (6, 8))
+    assert law.source == "traced"
+    assert law.mean == pytest.approx(mean, rel=1e-6, abs=1e-6)
+    assert law.variance == pytest.approx(variance, rel=2e-6)
 
 
 class Stacked(nn.Module):
