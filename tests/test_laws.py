@@ -208,6 +208,21 @@ def vmapped(rngs):
     return Model()
 
 
+class Scanned(nnx.Module):
+    """Layers made in one vmap over keys and called in one scan."""
+
+    def __init__(self, rngs):
+        @nnx.split_rngs(splits=4)
+        @nnx.vmap
+        def stack(rngs):
+            return nnx.Linear(16, 16, rngs=rngs, kernel_init=I.he_normal())
+
+        self.layers = stack(rngs)
+
+    def __call__(self, x):
+        return nnx.scan(lambda x, layer: nnx.relu(layer(x)), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(x, self.layers)
+
+
 X4, X16, X64 = (np.ones((2, n), np.float32) for n in (4, 16, 64))
 
 
@@ -226,6 +241,12 @@ def test_stacked_and_factorised_parameters(model, x, path, shape, variance, scal
 def test_masked_product_of_parameters_is_followed():
     found = sp.propagate(sp.network(Factorised(), X64), X64).second_moment.values[-1]
     assert found == pytest.approx(32 * 4 * 0.25, rel=1e-5)
+
+
+def test_layers_stacked_by_vmap_are_independent():
+    """He layers keep the mean square of a ReLU network from the second on, which weights shared by the layers would not."""
+    found = sp.propagate(sp.network(Scanned, X16), X16).second_moment.values
+    np.testing.assert_allclose(found[-1], 1.0, rtol=1e-6)
 
 
 def test_delta_orthogonal_is_a_pointwise_convolution():
