@@ -263,13 +263,17 @@ class Query:
 
     def _centred(self, factor: Factor) -> Factor:
         node, labels = factor
-        if isinstance(node, Add) and any(isinstance(n, Const) for n, _ in node.children):
-            kept = [c for c in node.children if not isinstance(c[0], Const)]
-            centred = self.pool.add(kept, node.dims)
-            if len(centred.dims) != len(node.dims):
-                raise Unsound("a field and its mean vary along different axes")
-            return self._centred((centred, labels))
-        return factor
+        centred = self._without_constants(node)
+        if len(centred.dims) != len(node.dims):
+            raise Unsound("a field and its mean vary along different axes")
+        return centred, labels
+
+    def _without_constants(self, node: Node) -> Node:
+        """A Gaussian field less its mean, which may sit in sums of sums."""
+        if not isinstance(node, Add) or node.parity.odd:
+            return node
+        terms = [(self._without_constants(n), i) for n, i in node.children if not isinstance(n, Const)]
+        return self.pool.add(terms, node.dims)
 
     def _pair(self, a: Factor, b: Factor) -> Named | None:
         """Covariance of two primitive Gaussian fields."""

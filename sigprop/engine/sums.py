@@ -111,7 +111,8 @@ def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tu
         split = _distributed(pool, child, summed, dims)
         return _law_of_large_numbers(pool, child, summed, dims) if split is None else split
     parity = node.parity.moved(index).kept(range(count))
-    weighted = isinstance(node, Mul) and len([c for c in node.children if not isinstance(c[0], Const)]) > 1
+    weighted = isinstance(node, Mul) and (len([c for c in node.children if not isinstance(c[0], Const)]) > 1
+                                          or any(parameter_only(c) for c, _ in node.children))
     normal = any(iid)
     approximate = node.approximate or (normal and _mixture(node, index, count, summed, iid))
     key = (node.id, index, summed)
@@ -167,6 +168,9 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
             shared by all channels (a gate, tied weights) keeps the sum random.
     """
     node, index = child
+    if isinstance(node, Mul) and any(parameter_only(c) for c, _ in node.children) and not parameter_only(node):
+        raise Unsound("a sum weighted by parameters without a sign symmetry (squared or absolute weights, a weight used again in its "
+                      "own nonlinear function, tied weights): its fluctuations are not known here")
     labels = tuple(Label(i, d.kind, d.size) for i, d in zip(index, node.dims, strict=True))
     channels = {i for i, d in zip(index, node.dims, strict=True) if i >= len(dims) and d.kind == "chan"}
     sides = [tuple(Derived(np.array(k), (), la.size) if la.number in channels else la for la in labels) for k in (0, 1)]
@@ -178,13 +182,12 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     second = query.moment([(node, sides[0]), (node, sides[0])])
     top = [float(np.max(np.abs(m.plain()), initial=0.0)) for m in (second, pair)]
     first = float(np.max(mean.plain() ** 2, initial=0.0))
-    terms = float(np.prod([la.size for la in labels if la.number in channels], dtype=float))
-    weighted = isinstance(node, Mul) and any(parameter_only(c) for c, _ in node.children)
-    if first <= 1e-18 * top[0] or (weighted and first * terms < 1e-2 * top[0]):
+    if first <= 1e-18 * top[0] or first * _terms(node, index, len(dims), channels) < top[0]:
         if top[0] > 0:
             raise Unsound(
-                "a sum over channels whose mean vanishes although no sign symmetry of the weights says so (tied or repeated weights, "
-                "an activation centred for one variance): its infinite-width limit is not known here. Untie the weights."
+                "a sum over channels whose mean is lost in its fluctuations although no sign symmetry of the weights says that it is "
+                "zero (tied or repeated weights, a fixed matrix over channels, an activation centred for one variance): its "
+                "infinite-width limit is not known here."
             )
         return 0.0
     square = multiply([mean, mean])
@@ -196,3 +199,15 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
             "quantity (a gate, a mixing of tokens by common weights). Normalize or average before it is applied."
         )
     return spread if spread > 1e-6 else 0.0
+
+
+def _terms(node: Node, index: Sequence[int], count: int, channels: set[int]) -> float:
+    """Effective number of terms: ``(sum_j a_j)^2 / sum_j a_j^2``, the least over rows, where fixed coefficients weigh the channels."""
+    least = float(np.prod([d.size for i, d in zip(index, node.dims, strict=True) if i in channels], dtype=float))
+    for child, where in getattr(node, "children", ()) if isinstance(node, Mul) else ():
+        axes = tuple(k for k, j in enumerate(where) if index[j] in channels)
+        if isinstance(child, Const) and axes and concrete(child.array):
+            total, squares = child.array.sum(axis=axes) ** 2, (child.array**2).sum(axis=axes)
+            rows = total[squares > 0] / squares[squares > 0]
+            least = min(least, float(rows.min())) if rows.size else least
+    return least
