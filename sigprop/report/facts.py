@@ -1,0 +1,30 @@
+"""What verdicts are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from sigprop.network import Fan, Law, Network, fans
+from sigprop.predict.probe import Probe
+from sigprop.report.trail import Trail
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the verdicts are drawn from."""
+
+    net: Network
+    probe: Probe
+    trail: Trail
+    fans: Mapping[str, Fan]
+    laws: Mapping[str, Law]
+    predicted: xr.Dataset
+
+    @classmethod
+    def of(cls, net: Network, predicted: xr.Dataset, *x: Any) -> Facts:
+        probe = Probe(net, *x)
+        return cls(net, probe, Trail(probe, net.rows(*x)), fans(net, *x), net.laws, predicted)

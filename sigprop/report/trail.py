@@ -1,0 +1,184 @@
+"""The way of the signal through a program: which operand carries it, which layers act on it, where normalization starts it afresh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from sigprop.engine import Field, Known
+from sigprop.network.laws import family
+from sigprop.predict.normalizers import Normalizer, inverse_scales, normalizers
+from sigprop.predict.probe import Probe
+from sigprop.tracing import Op, Row
+
+_LAYERS = ("dot_general", "conv_general_dilated")
+_WEAK = 1.0  # a summand this many decades of mean square below the other does not carry the signal
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stretch of a trail that ends in a ``"layer"``, a ``"sum"`` or the ``"end"``; ``change`` is that of log10 E[z²] along it."""
+
+    kind: str
+    value: int
+    name: str
+    change: float
+
+
+class Trail:
+    """Follows the signal of ``probe`` backwards from any value, along the operand with the largest mean square."""
+
+    def __init__(self, probe: Probe, rows: Sequence[Row]) -> None:
+        self.probe, self.rows = probe, rows
+        self.normalizers: list[Normalizer] = normalizers(probe)
+        self._scales = inverse_scales(probe, self.normalizers)
+        self._starts: dict[int, int] = {}
+        self._order = {o: k for k, op in enumerate(probe.graph.ops) for o in op.outputs}
+
+    def name(self, value: int) -> str:
+        """Name of the row of a value: its own, that of its module, or the next one below."""
+        place = self._order.get(value, -1)
+        op = self.probe.producer.get(value)
+        later = [r for r in self.rows if self._order.get(r.value, -1) >= place]
+        inside = [r for r in later if op is not None and r.path and (op.path == r.path or op.path.endswith("/" + r.path))]
+        return (inside or later or list(self.rows))[0].name
+
+    def is_layer(self, op: Op) -> bool:
+        """A contraction of data with something that is not data."""
+        return op.name in _LAYERS and len(self.operands(op)) == 1 and len(op.inputs) > 1
+
+    def operands(self, op: Op) -> list[int]:
+        """Floating operands that depend on the inputs, without the factors that only normalize."""
+        data = [i for i in dict.fromkeys(op.inputs) if i in self.probe.live and self.probe.floating(i)]
+        kept = [i for i in data if i not in self._scales]
+        return kept or data
+
+    def carrier(self, op: Op) -> int | None:
+        """The operand that carries the signal; ``None`` where a trail starts: a look-up, or the result of a normalization."""
+        data = self.operands(op)
+        if not data or self.normalizes(op):
+            return None
+        if len(data) == 1:
+            return data[0]
+        sizes = [self.probe.log10_mean_square(i) for i in data]
+        return max(zip((-math.inf if math.isnan(s) else s for s in sizes), [-k for k in range(len(data))], data, strict=True))[2]
+
+    def normalizes(self, op: Op) -> bool:
+        return op.name in ("mul", "div") and any(i in self._scales for i in op.inputs) and any(
+            i in self.probe.live and i not in self._scales for i in op.inputs)
+
+    def start(self, value: int) -> int:
+        """Where the trail of ``value`` starts: an input, a look-up or the result of a normalization."""
+        passed = []
+        while value not in self._starts:
+            passed.append(value)
+            op = self.probe.producer.get(value)
+            before = None if op is None else self.carrier(op)
+            if before is None:
+                self._starts[value] = value
+            else:
+                value = before
+        self._starts.update(dict.fromkeys(passed, self._starts[value]))
+        return self._starts[value]
+
+    def change(self, value: int) -> float:
+        """Change of log10 E[z²] along the trail of ``value``; NaN where it cannot be predicted."""
+        return self.probe.log10_mean_square(value) - self.probe.log10_mean_square(self.start(value))
+
+    def steps(self, value: int) -> list[Step]:
+        """Stretches of the trail of ``value``, first to last. An activation counts with the layer after it."""
+        cuts: list[tuple[str, int]] = [("end", value)]
+        here: int | None = value
+        while here is not None:
+            op = self.probe.producer.get(here)
+            before = None if op is None else self.carrier(op)
+            if op is not None and before is not None:
+                if self.is_layer(op):
+                    cuts.append(("layer", here))
+                elif op.name in ("add", "add_any") and len(self.operands(op)) > 1:
+                    cuts += [("sum", here), ("summand", before)]
+            here = before
+        return self._measured(cuts[::-1], self.probe.log10_mean_square(self.start(value)))
+
+    def _measured(self, cuts: list[tuple[str, int]], last: float) -> list[Step]:
+        out, pending = [], 0.0
+        for kind, value in cuts:
+            change, last = self.probe.log10_mean_square(value) - last, self.probe.log10_mean_square(value)
+            if kind == "sum":
+                out.append(Step(kind, value, self.name(value), change))
+                continue
+            pending += change
+            if kind == "layer" or (kind == "end" and abs(pending) > 1e-9):
+                out.append(Step(kind, value, self.name(value), pending))
+                pending = 0.0
+        return out
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """Outputs of the layers that carry signal to the model's output, in program order: weak summands are passed over."""
+        seen: set[int] = set()
+        stack = [o for o in self.probe.graph.outputs if self.probe.floating(o)]
+        while stack:
+            value = stack.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            op = self.probe.producer.get(value)
+            if op is not None:
+                stack += self._strong(op)
+        return sorted((v for v in seen if v in self.probe.producer and self.is_layer(self.probe.producer[v])), key=self._order.__getitem__)
+
+    @cached_property
+    def heads(self) -> set[int]:
+        """Layers without a further layer between them and the output."""
+        found: set[int] = set()
+        stack, seen = list(self.probe.graph.outputs), set()
+        while stack:
+            value = stack.pop()
+            op = self.probe.producer.get(value)
+            if value in seen or op is None:
+                continue
+            seen.add(value)
+            if self.is_layer(op):
+                found.add(value)
+            else:
+                stack += [i for i in op.inputs if i in self.probe.live]
+        return found
+
+    @cached_property
+    def crowding(self) -> dict[int, float]:
+        """For each value the sum of 1/fan-in over the layers before it, along the worst way: the order of finite-width corrections.
+
+        A layer of normal weights on deterministic inputs is exactly Gaussian, and adds nothing.
+        """
+        found: dict[int, float] = {}
+        for op in self.probe.graph.ops:
+            before = max((found.get(i, 0.0) for i in op.inputs), default=0.0)
+            own = 1 / fan_in(self.probe, op) if self.is_layer(op) and not self._exact(op) else 0.0
+            found.update((o, before + own) for o in op.outputs)
+        return found
+
+    def _exact(self, op: Op) -> bool:
+        weight = next(self.probe.env[i] for i in op.inputs if i not in self.probe.live)
+        data = isinstance(self.probe.env[self.operands(op)[0]], Known)
+        return data and (isinstance(weight, Known) or (isinstance(weight, Field) and family(weight.node) == "normal"))
+
+    def _strong(self, op: Op) -> list[int]:
+        data = self.operands(op)
+        if op.name not in ("add", "add_any", "sub") or len(data) < 2:
+            return data
+        sizes = [self.probe.log10_mean_square(i) for i in data]
+        top = max((s for s in sizes if not math.isnan(s)), default=-math.inf)
+        return [i for i, s in zip(data, sizes, strict=True) if math.isnan(s) or s >= top - _WEAK]
+
+
+def fan_in(probe: Probe, op: Op) -> float:
+    """Mean number of terms that a dot product or convolution adds up per output."""
+    shape = probe.graph.avals[op.inputs[1]].shape
+    if op.name == "dot_general":
+        return float(math.prod(shape[axis] for axis in op.params["dimension_numbers"][0][1])) or 1.0
+    spec = op.params["dimension_numbers"].rhs_spec
+    taps = math.prod(shape[axis] for axis in spec[2:])
+    return max(shape[spec[1]] * taps / math.prod(op.params["lhs_dilation"]), 1.0)
