@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sigprop.arrays import concrete, host, namespace
 from sigprop.engine.elementwise import variables
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Take, bits, same_array
+from sigprop.types import EXACT, Note
 
 if TYPE_CHECKING:
     from sigprop.engine.query import Query
-
-
-def concrete(array: Any) -> bool:
-    return not isinstance(array, jax.core.Tracer)
 
 
 class Pool:
@@ -55,10 +51,11 @@ class Pool:
         self.leaves.append(node)
         return node
 
-    def const(self, array: Any, dims: Sequence[Dim]) -> Node:
+    def const(self, array: Any, dims: Sequence[Dim], note: Note = EXACT) -> Node:
+        array = host(array)
         if not concrete(array):
             self.alive.append(array)
-        return self._intern(Const, (same_array(array),), dims, array=array)
+        return self._intern(Const, (same_array(array),), dims, array=array, note=note)
 
     # parity of combinations
 
@@ -202,11 +199,11 @@ class Pool:
 
     def _take_const(self, node: Const, index: Sequence[int], axis: int, table: Any, position: Sequence[int],
                     dims: Sequence[Dim]) -> Node:
-        xp = np if concrete(node.array) and concrete(table) else jnp
+        xp = namespace(node.array, table)
         array = xp.take(xp.asarray(node.array), xp.asarray(table), axis=axis)
         places = [*index[:axis], *position, *index[axis + 1:]]
         order = np.argsort(places)
-        return self.const(xp.transpose(array, order), [dims[places[i]] for i in order])
+        return self.const(xp.transpose(array, order), [dims[places[i]] for i in order], node.note)
 
     def _take_concat(self, node: Concat, index: Sequence[int], axis: int, table: np.ndarray, position: Sequence[int],
                      dims: Sequence[Dim]) -> Node:
@@ -288,9 +285,9 @@ class Pool:
         if isinstance(node, Const):
             order = np.argsort(index)
             shape = [dims[d].size if d in index else 1 for d in range(len(dims))]
-            xp = np if concrete(node.array) else jnp
+            xp = namespace(node.array)
             array = xp.reshape(xp.transpose(node.array, order), shape)
-            return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims)
+            return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims, node.note)
         odd = {leaf: frozenset(index[d] for d in found) for leaf, found in node.odd.items()}
         return self._intern(Add, ((node.id, tuple(index)),), dims, odd=odd, mixed=node.mixed, gaussian=node.gaussian,
                             approximate=node.approximate, children=((node, tuple(index)),))
@@ -306,7 +303,7 @@ class Pool:
 
     def _merge(self, consts: Sequence[Occurrence], dims: Sequence[Dim]) -> Occurrence:
         used = sorted({d for _, index in consts for d in index})
-        xp = np if all(concrete(c.array) for c, _ in consts) else jnp  # type: ignore[attr-defined]
+        xp = namespace(*(c.array for c, _ in consts))  # type: ignore[attr-defined]
         out: Any = 1.0
         for node, index in consts:
             assert isinstance(node, Const)
@@ -314,7 +311,8 @@ class Pool:
             shape = [dims[d].size if d in index else 1 for d in used]
             out = out * xp.reshape(xp.transpose(xp.asarray(node.array), order), shape)
         out = xp.broadcast_to(out, [dims[d].size for d in used])
-        return self.const(out, [dims[d] for d in used]), tuple(used)
+        note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
+        return self.const(out, [dims[d] for d in used], note), tuple(used)
 
     def _drop_small(self, children: Sequence[Occurrence]) -> list[Occurrence]:
         """Drop channel averages of zero-mean fields beside terms of order one: they vanish as 1/sqrt(width)."""

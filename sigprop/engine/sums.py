@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
 import numpy as np
 
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take
@@ -60,10 +59,9 @@ def _spread(node: Node, dims: Sequence[Dim]) -> Occurrence:
 
 def _sum_const(pool: Pool, node: Const, index: Sequence[int], dims: Sequence[Dim]) -> Node:
     axes = tuple(k for k, i in enumerate(index) if i >= len(dims))
-    xp = np if isinstance(node.array, np.ndarray | np.generic) else jnp
     kept = [i for i in index if i < len(dims)]
-    array = xp.sum(xp.asarray(node.array), axis=axes)
-    return pool._lift((pool.const(array, [dims[i] for i in kept]), tuple(kept)), dims)
+    array = node.array.sum(axis=axes)
+    return pool._lift((pool.const(array, [dims[i] for i in kept], node.note), tuple(kept)), dims)
 
 
 def _sum_concat(pool: Pool, node: Concat, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
@@ -121,5 +119,5 @@ def _mixture(node: Node, index: Sequence[int], count: int, summed: Sequence[Dim]
 
 
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
-    array, used = pool.query.mean_of_sum(child, summed, dims)
-    return pool._lift((pool.const(array, [dims[i] for i in used]), tuple(used)), dims)
+    array, used, note = pool.query.mean_of_sum(child, summed, dims)
+    return pool._lift((pool.const(array, [dims[i] for i in used], note), tuple(used)), dims)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sigprop.engine import RULES, Context, Field, Known, Label, Named, Value, interpret, known
+from sigprop.arrays import namespace, scaled
+from sigprop.engine import RULES, Context, Field, Known, Label, Value, interpret, known
 from sigprop.engine.labels import aligned, contract
 from sigprop.errors import InvalidInput, Unsound
 from sigprop.network import Network, check_inputs, parameters
-from sigprop.types import Kernel
+from sigprop.types import Kernel, Note
 
 
 def infinite_kernel(net: Network, rules: Mapping[str, Any] = RULES) -> Callable[..., Kernel]:
@@ -38,8 +40,9 @@ def infinite_kernel(net: Network, rules: Mapping[str, Any] = RULES) -> Callable[
         params, _ = parameters(context, net)
         one = _output(context, net, params, x1)
         two = one if x2 is None else _output(context, net, params, x2)
-        nngp = output_moment(context, one, two)
-        return Kernel(nngp, None, jnp.max(jnp.abs(nngp)) * context.query.error)
+        nngp, note = output_moment(context, one, two)
+        kind = jnp.result_type(float, *(a for a in jax.tree.leaves((x1, x2)) if jnp.issubdtype(jnp.result_type(a), jnp.floating)))
+        return Kernel(jnp.asarray(nngp, kind), None, jnp.asarray(abs(nngp).max() * note.error, kind))
 
     return kernel
 
@@ -68,10 +71,11 @@ def _labelled(value: Field, start: int, shared: dict[int, list[Label]]) -> tuple
     return tuple(every[k] for k in range(len(value.node.dims))), rows
 
 
-def output_moment(context: Context, one: Value, two: Value) -> Any:
+def output_moment(context: Context, one: Value, two: Value) -> tuple[Any, Note]:
     """E[y1 y2] with separate batch and site indices and the feature index shared and averaged."""
     if isinstance(one, Known) and isinstance(two, Known):
-        return jnp.einsum("i...c,j...c->ij...", one.array, two.array) / one.array.shape[-1]
+        array = jnp.einsum("i...c,j...c->ij...", one.array, two.array) / one.array.shape[-1]
+        return array, Note.of((one.note, two.note))
     if not isinstance(one, Field) or not isinstance(two, Field):
         raise Unsound("one output is random and the other is not")
     last = len(one.axes) - 1
@@ -79,18 +83,9 @@ def output_moment(context: Context, one: Value, two: Value) -> Any:
     labels2, rows2 = _labelled(two, 1000, {last: rows1[last]} if last > 0 else {})
     found = context.query.moment([(one.node, labels1), (two.node, labels2)])
     features = rows1[last] if last > 0 else []
-    size = 1
-    for label in features:
-        size *= label.size
     mean = contract([found], features)
     axes = [rows1[0], rows2[0], *rows1[1:max(last, 1)], *rows2[1:max(last, 1)]]
     flat = [label for row in axes for label in row]
-    full = jnp.broadcast_to(aligned(Named(mean.labels, mean.array), flat), [label.size for label in flat])
-    return full.reshape([_size(row) for row in axes]) / size
-
-
-def _size(row: Sequence[Label]) -> int:
-    size = 1
-    for label in row:
-        size *= label.size
-    return size
+    array = namespace(mean.array).broadcast_to(aligned(mean, flat), [label.size for label in flat])
+    array = array.reshape([prod(label.size for label in row) for row in axes]) / prod(label.size for label in features)
+    return scaled(array, mean.exponent), mean.note

@@ -26,7 +26,7 @@ class Normalizer:
     Attributes:
         value: number of the result in the program.
         path, source: module path and the user's line.
-        mean_square: predicted mean of ``s``; NaN where it cannot be predicted.
+        log10_mean_square: of the predicted mean of ``s``; ``-inf`` where that is zero, NaN where it cannot be predicted.
         epsilon: the constant added to it.
         live: whether ``s`` depends on the inputs (else it is a function of parameters only).
     """
@@ -34,14 +34,14 @@ class Normalizer:
     value: int
     path: str
     source: str
-    mean_square: float
+    log10_mean_square: float
     epsilon: float
     live: bool
 
     @property
     def ratio(self) -> float:
         """Mean square over epsilon: the normalization works where this is large."""
-        return self.mean_square / self.epsilon if self.epsilon else math.inf
+        return 10 ** (self.log10_mean_square - math.log10(self.epsilon))
 
 
 def normalizers(probe: Probe) -> list[Normalizer]:
@@ -53,7 +53,7 @@ def normalizers(probe: Probe) -> list[Normalizer]:
         added = _sum_with_constant(probe, op.inputs[0])
         if added is not None:
             value, epsilon = added
-            found.append(Normalizer(op.outputs[0], op.path, op.source, probe.mean(value), epsilon, op.outputs[0] in probe.live))
+            found.append(Normalizer(op.outputs[0], op.path, op.source, probe.log10_mean(value), epsilon, op.outputs[0] in probe.live))
     return found
 
 

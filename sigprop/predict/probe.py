@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigprop.engine import RULES, Context, Field, Known, Label, interpret, known
+from sigprop.engine import Field, Known, Label, Named
 from sigprop.errors import SigpropError
-from sigprop.network import Network, check_inputs, parameters
+from sigprop.network import Network, check_inputs
+from sigprop.predict.signal import interpretation
 from sigprop.tracing import Op
 
 
@@ -29,11 +30,8 @@ class Probe:
     def __init__(self, net: Network, *x: Any) -> None:
         check_inputs(x)
         self.graph = net.graph(*x)
-        self.context = Context(RULES)
-        params, _ = parameters(self.context, net)
-        data = [known(a) for a in jax.tree.leaves(x)]
-        self.env = interpret(self.context, self.graph, [*params, *data])
-        self.inputs = self.graph.inputs[len(params):]
+        self.context, self.env = interpretation(net, *x)
+        self.inputs = self.graph.inputs[len(self.graph.inputs) - len(jax.tree.leaves(x)):]
         self.producer: dict[int, Op] = {o: op for op in self.graph.ops for o in op.outputs}
         self.live = set(self.inputs)
         for op in self.graph.ops:
@@ -47,18 +45,12 @@ class Probe:
     def log10_mean_square(self, value: int) -> float:
         """log10 E[z²] averaged over the entries: ``-inf`` where identically zero, NaN where it cannot be predicted."""
         if value not in self._found:
-            try:
-                self._found[value] = self._log10_moment(value, 2)
-            except SigpropError:
-                self._found[value] = math.nan
+            self._found[value] = self._log10_moment(value, 2)
         return self._found[value]
 
-    def mean(self, value: int) -> float:
-        """E[z] averaged over the entries; NaN where it cannot be predicted."""
-        try:
-            return float(np.mean(self._moment(value, 1)))
-        except SigpropError:
-            return math.nan
+    def log10_mean(self, value: int) -> float:
+        """log10 E[z] averaged over the entries of a value that is not negative, as above."""
+        return self._log10_moment(value, 1)
 
     def zero(self, value: int) -> bool:
         """Whether the value vanishes identically, whatever the draw of the parameters."""
@@ -66,13 +58,17 @@ class Probe:
         return isinstance(found, Known) and self.floating(value) and not np.any(np.asarray(found.array))
 
     def _log10_moment(self, value: int, power: int) -> float:
-        average = float(np.mean(self._moment(value, power)))
-        return math.log10(average) if average > 0 else -math.inf
+        try:
+            moment = self._moment(value, power)
+        except SigpropError:
+            return math.nan
+        average = float(np.mean(np.asarray(moment.array, np.float64)))
+        return math.log10(average) + int(moment.exponent) * math.log10(2) if average > 0 else -math.inf
 
-    def _moment(self, value: int, power: int) -> np.ndarray:
+    def _moment(self, value: int, power: int) -> Named:
         found = self.env[value]
         if isinstance(found, Known):
-            return np.asarray(found.array, np.float64) ** power
+            return Named((), np.asarray(found.array, np.float64) ** power)
         assert isinstance(found, Field)
         labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(found.node.dims))
-        return np.asarray(self.context.query.moment([(found.node, labels)] * power).array, np.float64)
+        return self.context.query.moment([(found.node, labels)] * power)

@@ -46,13 +46,13 @@ def _zero_parameter(known: Facts, node: str) -> str:
 def epsilons(known: Facts) -> Iterator[Problem]:
     """Normalizations of so small a signal that their epsilon decides the result."""
     for n in known.trail.normalizers:
-        if n.mean_square <= 0 or not n.ratio < _EPSILON:  # an identically zero signal is the verdict on zeros, not this one
+        if n.log10_mean_square == -math.inf or not n.ratio < _EPSILON:  # exact zeros have a verdict of their own
             continue
-        name, left = known.trail.name(n.value), n.mean_square / (n.mean_square + n.epsilon)
+        name = known.trail.name(n.value)
         yield Problem("epsilon", name, f"The normalization '{name}' is dominated by its epsilon: a mean square of "
-                      f"{power(math.log10(n.mean_square))} beside {n.epsilon:.3g} comes out as {power(math.log10(left))} and not as 1.",
-                      f"Set epsilon={n.mean_square / 1000:.0e} there, or make the weights before it "
-                      f"{(1000 * n.epsilon / n.mean_square) ** 0.5:.3g} times larger.")
+                      f"{power(n.log10_mean_square)} beside {n.epsilon:.3g} comes out as {n.ratio / (n.ratio + 1):.3g} and not as 1.",
+                      f"Set epsilon={power(n.log10_mean_square - 3)} there, or make the weights before it "
+                      f"{(1000 / n.ratio) ** 0.5:.3g} times larger.")
 
 
 def mismatches(known: Facts) -> Iterator[Problem]:

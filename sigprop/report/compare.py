@@ -42,7 +42,7 @@ def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray) -
     quantile = float(stdtrit(groups - 1, 1 - FALSE_ALARM / 2 / max(len(p), 1)))
     stderr = np.asarray(measured["log10_second_moment_stderr"], np.float64) * np.log(10)
     with np.errstate(invalid="ignore", divide="ignore"):
-        own = np.where(predicted.variance > 0, np.asarray(predicted.error) / np.asarray(predicted.variance), 0.0)
+        own = np.where(predicted.second_moment > 0, np.asarray(predicted.error) / np.asarray(predicted.second_moment), 0.0)
         difference = np.where(p == m, 0.0, (m - p) * np.log(10))
     allowed = quantile * np.where(np.isfinite(stderr), stderr, 0.0) + _WIDTH * crowding + np.where(np.isfinite(own), own, 0.0)
     small = _smallest(measured)

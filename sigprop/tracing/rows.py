@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
+import jax.numpy as jnp
 
 from sigprop.tracing.graph import Graph, Row
 
@@ -32,7 +32,7 @@ def rows(graph: Graph, data: tuple[int, ...], root: str = "") -> tuple[Row, ...]
         for value in op.outputs:
             order[value] = k
         value = op.outputs[0]
-        if value not in live or not np.issubdtype(graph.avals[value].dtype, np.floating):
+        if value not in live or not jnp.issubdtype(graph.avals[value].dtype, jnp.floating):
             continue
         if op.path and op.path not in inner:
             last[op.path] = value

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sigprop.engine.build import concrete
+from sigprop.arrays import concrete
 from sigprop.engine.interpreter import Context
 from sigprop.engine.rules.elementwise import add
 from sigprop.engine.values import Field, Known, Value, plain_axes
