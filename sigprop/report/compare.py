@@ -46,7 +46,7 @@ def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray) -
         difference = np.where(p == m, 0.0, (m - p) * np.log(10))
     allowed = quantile * np.where(np.isfinite(stderr), stderr, 0.0) + _WIDTH * crowding + np.where(np.isfinite(own), own, 0.0)
     small = _smallest(measured)
-    underflow = (np.minimum(p, m) < small) & np.isfinite(p)
+    underflow = (p < small) & np.isfinite(p)
     with np.errstate(invalid="ignore"):
         flag = ~(np.abs(difference) <= allowed + 1e-5) & ~underflow
     return xr.Dataset({name: ("node", value) for name, value in

@@ -119,7 +119,7 @@ def _folded(every: list[dict[str, Any]], rows: int | None) -> set[int]:
     if rows is None or len(every) <= rows:
         return set(range(len(every)))
     head = max(rows - rows // 3, 1)
-    marked = [k for k, e in enumerate(every) if e["flag"]][:rows]
+    marked = [k for k, e in enumerate(every) if e["flag"] not in ("", "underflow")][:rows]
     return {*range(head), *range(len(every) - rows // 3, len(every)), *marked}
 
 
@@ -137,7 +137,8 @@ def _verdicts(report: Report) -> list[Any]:
 
 def footnote(report: Report) -> str:
     """How much was measured, and what such a measurement can see."""
-    allowed = power(float(np.median(report.comparison.allowed)) / np.log(10))
+    judged = np.asarray(report.comparison.allowed)[~np.asarray(report.comparison.underflow)]
+    allowed = power(float(np.median(judged)) / np.log(10)) if len(judged) else "unknown"
     return (f"{report.measured.attrs['seeds']} seeds. A row is flagged where the difference exceeds noise (false alarm {FALSE_ALARM:g} per "
             f"report), finite width and the prediction's error; at the median row, a factor of {allowed} is seen.")
 
