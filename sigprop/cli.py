@@ -58,7 +58,7 @@ def report_command(
         if path is not None and not path.resolve().parent.is_dir():
             raise InvalidInput(f"{name}: there is no directory {path.resolve().parent}")
     arrays = [load(name, examples, _shape(shape), vocabulary) for name in input or ["digits"]]
-    with _errors.status("predicting and measuring", spinner="dots") if _errors.is_terminal else _quiet():
+    with _errors.status("predicting and measuring"):
         net = _network(find(target), arrays, method, _options(option or []))
         made = report(net, *arrays, seeds=seeds)
     console = Console()
@@ -66,11 +66,6 @@ def report_command(
     console.print(made.table(rows))
     _write(made, html, png, json)
     return int(strict and not made.ok)
-
-
-class _quiet:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: Any) -> None: ...
 
 
 def _write(made: Report, html: Path | None, png: Path | None, json: Path | None) -> None:
@@ -132,10 +127,10 @@ def _module(place: str) -> Any:
         if not path.is_file():
             raise InvalidInput(f"TARGET: no file {place}")
         sys.path.insert(0, str(path.resolve().parent))
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location(f"sigprop_target_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(path.stem, module)  # dataclasses, which linen modules are, look their module up
+        sys.modules[spec.name] = module  # dataclasses, which linen modules are, look their module up
         spec.loader.exec_module(module)
         return module
     except InvalidInput:

@@ -59,7 +59,7 @@ def _curves(report: Report, axes: Any) -> None:
             axes.plot(zero, level, "v", color=color, markersize=6, clip_on=False,
                       label="exactly 0" if color == _PREDICTED else "measured as 0")
     axes.set_ylabel("log₁₀ E[z²]")
-    axes.legend(frameon=False, fontsize=9, ncols=4, loc="best")
+    axes.legend(frameon=False, fontsize=9, ncols=5, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
 
 
 def _row(report: Report, k: int) -> tuple[str, str]:
@@ -73,7 +73,8 @@ def _ratios(report: Report, axes: Any) -> None:
     stderr = np.nan_to_num(np.asarray(report.measured["log10_second_moment_stderr"], float))
     axes.fill_between(place, -allowed, allowed, step="mid", color=_PREDICTED, alpha=0.12, linewidth=0, label="explained by noise and width")
     axes.axhline(0, color=_PREDICTED, linewidth=1)
-    fine = np.isfinite(ratio) & ~np.asarray(c.underflow)
+    present = np.isfinite(log10_mean_square(report.predicted)) & np.isfinite(log10_mean_square(report.measured))
+    fine = np.isfinite(ratio) & present & ~np.asarray(c.underflow)
     for chosen, color in ((fine & ~np.asarray(c.flag), _MEASURED), (fine & np.asarray(c.flag), _PROBLEM)):
         if chosen.any():
             axes.errorbar(place[chosen], ratio[chosen], yerr=stderr[chosen], fmt="o", markersize=3.2, color=color, elinewidth=1,

@@ -66,8 +66,11 @@ def _figure(report: Report) -> str:
         figure = report.plot()
     except InvalidInput as error:
         return f'<p class="note">{escape(str(error))}</p>'
+    from matplotlib import rc_context
+
     stream = io.BytesIO()
-    figure.savefig(stream, format="svg")
+    with rc_context({"svg.hashsalt": "sigprop"}):  # equal reports make equal pages
+        figure.savefig(stream, format="svg", metadata={"Date": None})
     content = base64.b64encode(stream.getvalue()).decode()
     return f'<img alt="predicted and measured E[z²] by node" src="data:image/svg+xml;base64,{content}">'
 

@@ -12,6 +12,7 @@ KINDS = {
     "dying": True, "exploding": True, "epsilon": True, "zero-head": True, "fan-mismatch": True,
     "zero-branch": False, "narrow": False, "approximate": False, "disagreement": False,
 }
+_ROUNDING = -math.log10(0.9995)  # from here on three digits round up to the next power of ten
 
 
 @dataclass(frozen=True)
@@ -60,5 +61,5 @@ def power(log10: float) -> str:
         return {-math.inf: "0", math.inf: "infinity"}.get(log10, "unknown")
     if -4 <= log10 <= 5:
         return f"{10**log10:.3g}"
-    exponent = math.floor(log10)
-    return f"{10 ** (log10 - exponent):.2f}e{exponent:+03d}"
+    exponent = math.floor(log10 + _ROUNDING)
+    return f"{max(10 ** (log10 - exponent), 1):.2f}e{exponent:+03d}"

@@ -17,6 +17,7 @@ from sigprop.report.problems import Problem, power
 if TYPE_CHECKING:
     from sigprop.report.result import Report
 
+_BLIND = 2.0  # decades
 MARKS = {"dying": "dies", "exploding": "explodes", "epsilon": "epsilon", "zero-head": "zero", "fan-mismatch": "fan-in",
          "zero-branch": "zero branch", "narrow": "narrow", "approximate": "approximate", "disagreement": "differs"}
 
@@ -138,9 +139,11 @@ def _verdicts(report: Report) -> list[Any]:
 def footnote(report: Report) -> str:
     """How much was measured, and what such a measurement can see."""
     judged = np.asarray(report.comparison.allowed)[~np.asarray(report.comparison.underflow)]
-    allowed = power(float(np.median(judged)) / np.log(10)) if len(judged) else "unknown"
+    allowed = float(np.median(judged)) / np.log(10) if len(judged) else 0.0
+    seen = f"at the median row, a factor of {power(allowed)} is seen" if allowed < _BLIND else (
+        f"at the median row, no factor below {10**_BLIND:g} is seen: measure with more seeds")
     return (f"{report.measured.attrs['seeds']} seeds. A row is flagged where the difference exceeds noise (false alarm {FALSE_ALARM:g} per "
-            f"report), finite width and the prediction's error; at the median row, a factor of {allowed} is seen.")
+            f"report), finite width and the prediction's error; {seen}.")
 
 
 def text(report: Report, width: int) -> str:

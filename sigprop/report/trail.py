@@ -149,16 +149,22 @@ class Trail:
 
     @cached_property
     def crowding(self) -> dict[int, float]:
-        """For each value the sum of 1/fan-in over the layers before it, along the worst way: the order of finite-width corrections.
+        """For each value the sum of 1/terms over the sums of random terms before it, along the worst way.
 
-        A layer of normal weights on deterministic inputs is exactly Gaussian, and adds nothing.
+        That is the order of finite-width corrections. Terms are a layer's connections or the units of a normalization. A layer of
+        normal weights on deterministic inputs is exactly Gaussian, and adds nothing.
         """
         found: dict[int, float] = {}
         for op in self.probe.graph.ops:
             before = max((found.get(i, 0.0) for i in op.inputs), default=0.0)
-            own = 1 / fan_in(self.probe, op) if self.is_layer(op) and not self._exact(op) else 0.0
+            own = 1 / averaged(self.probe, op) if self._averages(op) else 0.0
             found.update((o, before + own) for o in op.outputs)
         return found
+
+    def _averages(self, op: Op) -> bool:
+        if op.name == "reduce_sum":
+            return op.inputs[0] in self.probe.live and not isinstance(self.probe.env[op.inputs[0]], Known)
+        return self.is_layer(op) and not self._exact(op)
 
     def _exact(self, op: Op) -> bool:
         weight = next(self.probe.env[i] for i in op.inputs if i not in self.probe.live)
@@ -174,8 +180,11 @@ class Trail:
         return [i for i, s in zip(data, sizes, strict=True) if math.isnan(s) or s >= top - _WEAK]
 
 
-def fan_in(probe: Probe, op: Op) -> float:
-    """Mean number of terms that a dot product or convolution adds up per output."""
+def averaged(probe: Probe, op: Op) -> float:
+    """Mean number of terms that a sum, dot product or convolution adds up per output."""
+    if op.name == "reduce_sum":
+        shape = probe.graph.avals[op.inputs[0]].shape
+        return float(math.prod(shape[axis] for axis in op.params["axes"])) or 1.0
     shape = probe.graph.avals[op.inputs[1]].shape
     if op.name == "dot_general":
         return float(math.prod(shape[axis] for axis in op.params["dimension_numbers"][0][1])) or 1.0
