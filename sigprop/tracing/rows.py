@@ -28,6 +28,8 @@ def rows(graph: Graph, data: tuple[int, ...], root: str = "") -> tuple[Row, ...]
     last: dict[str, int] = {}
     order: dict[int, int] = {}
     called = {value: (path, name) for value, path, name in graph.calls if value in live}
+    group: tuple[str, str, str] | None = None  # the library call of the row before, whose later steps replace it
+    step = -1
     for k, op in enumerate(graph.ops):
         for value in op.outputs:
             order[value] = k
@@ -36,6 +38,11 @@ def rows(graph: Graph, data: tuple[int, ...], root: str = "") -> tuple[Row, ...]
             continue
         if op.path and op.path not in inner:
             last[op.path] = value
+        elif op.call:
+            if group == (op.path, op.call, op.source):
+                chosen.pop(step, None)
+            group, step = (op.path, op.call, op.source), value
+            chosen[value] = (op.path, op.call)
         elif value in called:
             chosen[value] = called[value]
         elif op.name not in _PLUMBING and (op.name not in _JOINS or len(live.intersection(op.inputs)) > 1):
