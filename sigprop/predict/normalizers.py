@@ -16,7 +16,7 @@ from sigprop.predict.probe import Probe
 from sigprop.tracing import Op
 
 _SAME = {"broadcast_in_dim", "reshape", "convert_element_type", "squeeze", "expand_dims", "transpose", "copy", "stop_gradient"}
-_LARGEST_EPSILON = 0.1  # an added constant above this is not there to avoid a division by zero
+_LARGEST_EPSILON = 0.5  # an added constant above this is not there to avoid a division by zero
 
 
 @dataclass(frozen=True)

@@ -28,22 +28,42 @@ class Step:
 
 
 class Trail:
-    """Follows the signal of ``probe`` backwards from any value, along the operand with the largest mean square."""
+    """Follows the signal of ``probe`` backwards from any value.
+
+    At a residual sum it follows the stream, elsewhere the operand with the largest mean square.
+    """
 
     def __init__(self, probe: Probe, rows: Sequence[Row]) -> None:
         self.probe, self.rows = probe, rows
         self.normalizers: list[Normalizer] = normalizers(probe)
         self._scales = inverse_scales(probe, self.normalizers)
         self._starts: dict[int, int] = {}
+        self._named = {r.value: r.name for r in rows}
         self._order = {o: k for k, op in enumerate(probe.graph.ops) for o in op.outputs}
 
     def name(self, value: int) -> str:
-        """Name of the row of a value: its own, that of its module, or the next one below."""
-        place = self._order.get(value, -1)
-        op = self.probe.producer.get(value)
+        """Name of the row of a value: its own, that of its module, or the nearest one before it, or after."""
+        if value in self._named:
+            return self._named[value]
+        op, place = self.probe.producer.get(value), self._order.get(value, -1)
+        path = "" if op is None else op.path
+        for row in self.rows:
+            if row.path and self._order.get(row.value, -1) >= place and (path == row.path or path.endswith("/" + row.path)):
+                return row.name
+        earlier = [r for r in self.rows if self._order.get(r.value, -1) < place and r.value in self._behind(value, -1)]
         later = [r for r in self.rows if self._order.get(r.value, -1) >= place]
-        inside = [r for r in later if op is not None and r.path and (op.path == r.path or op.path.endswith("/" + r.path))]
-        return (inside or later or list(self.rows))[0].name
+        return earlier[-1].name if earlier else (later or list(self.rows))[0].name
+
+    def _behind(self, value: int, limit: int) -> set[int]:
+        """Values on the inputs' way to ``value`` (without it) that are made after operation ``limit``."""
+        seen: set[int] = set()
+        stack = [value]
+        while stack:
+            op = self.probe.producer.get(stack.pop())
+            before = [] if op is None else [i for i in op.inputs if i in self.probe.live and self._order.get(i, -1) >= limit]
+            stack += [i for i in before if i not in seen]
+            seen.update(before)
+        return seen
 
     def is_layer(self, op: Op) -> bool:
         """A contraction of data with something that is not data."""
@@ -62,8 +82,17 @@ class Trail:
             return None
         if len(data) == 1:
             return data[0]
-        sizes = [self.probe.log10_mean_square(i) for i in data]
-        return max(zip((-math.inf if math.isnan(s) else s for s in sizes), [-k for k in range(len(data))], data, strict=True))[2]
+        sizes = {i: s for i in data if not math.isnan(s := self.probe.log10_mean_square(i))}
+        largest = max(sizes, key=lambda i: sizes[i], default=data[0])
+        if op.name not in ("add", "add_any"):
+            return largest
+        streams = [i for i in data if sizes.get(i, -math.inf) >= sizes.get(largest, 0.0) - _WEAK and self._skips(i, data)]
+        return streams[0] if streams else largest
+
+    def _skips(self, value: int, data: Sequence[int]) -> bool:
+        """Whether ``value`` is what the other summands were computed from, as the stream of a residual block is."""
+        limit = self._order.get(value, -1)
+        return all(value in self._behind(i, limit) for i in data if i != value)
 
     def normalizes(self, op: Op) -> bool:
         return op.name in ("mul", "div") and any(i in self._scales for i in op.inputs) and any(
