@@ -110,24 +110,35 @@ def test_accepts(case, models, capsys):
 
 
 REFUSED = {
-    "no file": ("absent.py:f", "", "TARGET: no file absent.py"), "no module": ("absent.module:f", "", "TARGET: importing absent.module"),
-    "no attribute": ("models.py:absent", "", "has no 'absent'"), "no colon": ("models.py", "", "not of the form"),
-    "broken file": ("broken.py:f", "", "nothing_of_that_name"), "a number": ("models.py:number", "", "neither a Flax module"),
-    "returns a number": ("models.py:returns_number", "", "returned int"), "function raises": ("models.py:raises", "", "no weights today"),
-    "needs arguments": ("models.py:needs", "", "width, depth"), "model raises": ("models.py:Fails", "", "wrong day"),
-    "unknown option": ("models.py:factory", "--depth 3", "--depth"), "seeds not a number": ("models.py:factory", "--seeds many", "--seeds"),
-    "too few seeds": ("models.py:factory", "--seeds 2", "seeds: 2"), "unknown input": ("models.py:factory", "--input mnist", "--input: 'mnist'"),
-    "no array": ("models.py:factory", "--input absent.npy", "--input: no file"), "NaN": ("models.py:factory", "--input nan.npy", "nan.npy has NaN"),
+    "no file": ("absent.py:f", "", "TARGET: no file absent.py"),
+    "no module": ("absent.module:f", "", "TARGET: importing absent.module"),
+    "no attribute": ("models.py:absent", "", "has no 'absent'"),
+    "no colon": ("models.py", "", "not of the form"),
+    "broken file": ("broken.py:f", "", "nothing_of_that_name"),
+    "a number": ("models.py:number", "", "neither a Flax module"),
+    "returns a number": ("models.py:returns_number", "", "returned int"),
+    "function raises": ("models.py:raises", "", "no weights today"),
+    "needs arguments": ("models.py:needs", "", "width, depth"),
+    "model raises": ("models.py:Fails", "", "wrong day"),
+    "unknown option": ("models.py:factory", "--depth 3", "--depth"),
+    "seeds not a number": ("models.py:factory", "--seeds many", "--seeds"),
+    "too few seeds": ("models.py:factory", "--seeds 2", "seeds: 2"),
+    "unknown input": ("models.py:factory", "--input mnist", "--input: 'mnist'"),
+    "no array": ("models.py:factory", "--input absent.npy", "--input: no file"),
+    "NaN": ("models.py:factory", "--input nan.npy", "nan.npy has NaN"),
     "empty array": ("models.py:factory", "--input empty.npy", "empty.npy has shape (0, 64)"),
     "text array": ("models.py:factory", "--input text.npy", "--input: text.npy holds"),
     "garbage": ("models.py:factory", "--input garbage.npy", "--input: garbage.npy is not a readable"),
-    "wrong shape": ("models.py:factory", "--shape 8,9", "--shape: 8,9"), "shape of words": ("models.py:factory", "--shape big", "--shape: 'big'"),
-    "no examples": ("models.py:factory", "--examples 0", "--examples: 0"), "vocabulary": ("models.py:Text", "--vocabulary 1", "--vocabulary: 1"),
+    "wrong shape": ("models.py:factory", "--shape 8,9", "--shape: 8,9"),
+    "shape of words": ("models.py:factory", "--shape big", "--shape: 'big'"),
+    "no examples": ("models.py:factory", "--examples 0", "--examples: 0"),
+    "vocabulary": ("models.py:Text", "--vocabulary 1", "--vocabulary: 1"),
     "option without value": ("models.py:Linen", "--option train", "--option: 'train'"),
     "unknown model option": ("models.py:Linen", "--option trains=False", "trains"),
     "wrong input for the model": ("models.py:factory", "--shape 8,8,1", "(4, 8, 8, 1)"),
     "no directory": ("models.py:factory", "--html absent/page.html", "--html: there is no directory"),
-    "no target": (None, "", "TARGET"), "no method": ("models.py:factory", "--method walk", "walk"),
+    "no target": (None, "", "TARGET"),
+    "no method": ("models.py:factory", "--method walk", "walk"),
 }
 
 
@@ -157,8 +168,8 @@ def test_writes_and_runs_as_a_process(models):
 
 
 @pytest.mark.parametrize(("name", "shape", "expected"), [
-    ("digits", None, (4, 64)), ("digits", (8, 8, 1), (4, 8, 8, 1)), ("photo", (16, 16, 3), (4, 16, 16, 3)), ("photo", (8, 8, 1), (4, 8, 8, 1)),
-    ("tokens", (12,), (4, 12)),
+    ("digits", None, (4, 64)), ("digits", (8, 8, 1), (4, 8, 8, 1)),
+    ("photo", (16, 16, 3), (4, 16, 16, 3)), ("photo", (8, 8, 1), (4, 8, 8, 1)), ("tokens", (12,), (4, 12)),
 ])
 def test_inputs_are_real_and_scaled(name, shape, expected):
     x = load(name, 4, shape, 20)
