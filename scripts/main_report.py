@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import flax.linen as nn
-import jax
 from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -65,9 +64,9 @@ class Residual(nn.Module):
 def models():
     digits = load("digits", 4, (64,), 64)
     for name, init in INITS.items():
-        yield f"autoencoder_{name}", autoencoder(init), digits, 64
-    yield "photo", PhotoNet, load("photo", 2, (16, 16, 3), 64), 64
-    yield "residual", Residual(), load("tokens", 2, (8,), 64), 64
+        yield f"autoencoder_{name}", autoencoder(init), digits
+    yield "photo", PhotoNet, load("photo", 2, (16, 16, 3), 64)
+    yield "residual", Residual(), load("tokens", 2, (8,), 64)
 
 
 def main():
@@ -77,10 +76,10 @@ def main():
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("reports", total=len(jobs))
-        for name, model, x, seeds in jobs:
+        for name, model, x in jobs:
             progress.update(task, description=f"{name}: predicting and measuring")
             begin = time.perf_counter()
-            found = sp.report(sp.network(model, x), x, seeds=seeds, key=jax.random.key(0))
+            found = sp.report(sp.network(model, x), x, seeds=64, name=name.replace("_", " "))
             found.to_html(OUT / f"{name}.html")
             found.plot().savefig(OUT / f"{name}.png", dpi=150)
             console.rule(f"{name} ({time.perf_counter() - begin:.0f} s)")

@@ -60,7 +60,7 @@ def report_command(
     arrays = [load(name, examples, _shape(shape), vocabulary) for name in input or ["digits"]]
     with _errors.status("predicting and measuring"):
         net = _network(find(target), arrays, method, _options(option or []))
-        made = report(net, *arrays, seeds=seeds)
+        made = report(net, *arrays, seeds=seeds, name=target.rpartition(":")[2])
     console = Console()
     console = console if console.is_terminal else Console(width=140)
     console.print(made.table(rows))

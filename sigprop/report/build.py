@@ -18,7 +18,8 @@ from sigprop.report.result import Report
 from sigprop.report.strength import strength
 
 
-def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 64, key: Any = None) -> Report:
+def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 64, key: Any = None,
+           name: str | None = None) -> Report:
     """Predict the signal's propagation at initialization, measure it, compare, and say what is wrong.
 
     Args:
@@ -27,6 +28,7 @@ def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 
         y, loss: reserved for gradients; giving them is refused.
         seeds: draws of the parameters to measure on, at least eight.
         key: of those draws, ``jax.random.key(0)`` by default.
+        name: title, that of the network by default.
 
     Raises:
         InvalidInput: for unusable inputs or options.
@@ -43,4 +45,4 @@ def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 
     comparison = compare(predicted, measured, crowding)
     checks = (*CHECKS, strength)
     found = gathered([*(problem for check in checks for problem in check(known)), *disagreement(predicted, comparison)])
-    return Report(net.name, predicted, measured, comparison, found)
+    return Report(name or net.name, predicted, measured, comparison, found)

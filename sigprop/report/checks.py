@@ -93,8 +93,8 @@ def narrow(known: Facts) -> Iterator[Problem]:
     if widths[least] < _NARROW or spread > _SPREAD:
         layers = f"{len(widths)} hidden layers of width {widths[least]} or more are" if len(widths) > 1 else (
             f"A hidden layer of width {widths[least]} is")
-        yield Problem("narrow", trail.name(least), f"{layers} far from infinite width: between draws the mean square varies by about "
-                      f"{math.expm1(spread) ** 0.5:.2g} times its mean.",
+        yield Problem("narrow", trail.name(least), f"{layers} far from infinite width: the mean square of one draw has a standard "
+                      f"deviation of about {math.expm1(spread) ** 0.5:.2g} times its mean.",
                       "Judge by averages over many seeds, or widen the layers; depth/width must be small.")
 
 

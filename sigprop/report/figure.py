@@ -24,7 +24,7 @@ def draw(report: Report) -> Any:
     except ImportError as error:
         raise InvalidInput("figures need matplotlib: pip install 'sigprop[figures]'") from error
     count = report.predicted.sizes["node"]
-    drawn = Figure(figsize=(min(max(7.0, 1.5 + 0.24 * count), 13.0), 6.0), layout="constrained")
+    drawn = Figure(figsize=(min(max(7.5, 1.5 + 0.24 * count), 13.0), 6.0), layout="constrained")
     top, bottom = drawn.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     _curves(report, top)
     _ratios(report, bottom)
@@ -33,7 +33,7 @@ def draw(report: Report) -> Any:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
     _names(report, bottom)
-    top.set_title(f"{report.name}: signal at initialization", loc="left", fontsize=11, fontweight="bold")
+    top.set_title(report.name, loc="left", fontsize=11, fontweight="bold")
     return drawn
 
 
