@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sigprop.arrays import namespace, scaled
 from sigprop.engine.build import Pool
 from sigprop.engine.elementwise import atom_of, variables
 from sigprop.engine.expectation import group_moment
@@ -81,11 +82,36 @@ class Query:
             self.depth += 1
             try:
                 products = [p for p in self._products(plain) if not any(map(is_nothing, p))]
-                self.memo[key] = add([contract(p, ()) if len(p) > 1 else p[0] for p in products])
+                found = add([contract(p, ()) if len(p) > 1 else p[0] for p in products])
+                self.memo[key] = self._with_diagonal(plain, found)
             finally:
                 self.depth -= 1
         found = self.memo[key]
         return resolve(found._replace(labels=tuple(back.get(label, label) for label in found.labels)))
+
+    def _with_diagonal(self, factors: list[Factor], found: Named) -> Named:
+        """Where both indices of a covariance agree it is the variance: else rounding would grow where chaos amplifies it."""
+        if len(factors) != 2 or factors[0][0] is not factors[1][0] or isinstance(factors[0][0], Leaf | Const) or is_nothing(found):
+            return found
+        (node, one), (_, two) = factors
+        pairs = [(a, b) for a, b in zip(one, two, strict=True) if a != b]
+        labels = [label for pair in pairs for label in pair]
+        plain = all(isinstance(label, Label) and label.kind == "site" for label in labels)
+        if not pairs or not plain or len(set(labels)) != len(labels) or any(la not in found.labels for la in labels):
+            return found
+        variance = self._moment([(node, one), (node, one)])
+        if not set(variance.labels) <= set(found.labels):
+            return found
+        equal: Any = True
+        for a, b in pairs:
+            equal = equal & (aligned(Named((a,), np.arange(a.size)), found.labels) == aligned(Named((b,), np.arange(b.size)), found.labels))
+        inner = aligned(variance, [la for la in found.labels if la not in {b for _, b in pairs}])
+        shape = iter(inner.shape)
+        seconds = {b for _, b in pairs}
+        inner = inner.reshape([1 if la in seconds else next(shape) for la in found.labels])
+        xp = namespace(found.array, inner)
+        array = xp.where(equal, scaled(inner, variance.exponent - found.exponent), found.array)
+        return found._replace(array=array, note=Note.largest((found.note, variance.note)))
 
     def mean_of_sum(self, child: tuple[Node, tuple[int, ...]], summed: Sequence[Dim],
                     dims: Sequence[Dim]) -> tuple[Any, tuple[int, ...], Note]:
