@@ -94,7 +94,7 @@ VERDICTS = {  # name: (model, input, kind, node, what the sentence and the remed
     "dying by every layer": (mlp(*[SMALL] * 20), VECTORS, "dying", "layers_38", "0.0016 each", "variance_scaling(2, "),
     "dying beyond float32 and float64": (mlp(*[SMALL] * 130), VECTORS, "dying", "layers_258", "e-3", "variance_scaling(2, "),
     "dying by one layer": (mlp(HE, HE, nn.initializers.normal(1e-3), HE), VECTORS, "dying", "layers_4", "alone", "of 'layers_4'"),
-    "exploding by every layer": (mlp(*[UNIT] * 5), VECTORS, "exploding", "layers_8", "16 each", "variance_scaling(2, "),
+    "exploding by every layer": (mlp(*[UNIT] * 5), VECTORS, "exploding", "layers_10", "16 each", "variance_scaling(2, "),
     "exploding head": (mlp(HE, head=nn.initializers.normal(3.0)), VECTORS, "exploding", "layers_2", "alone", "of 'layers_2'"),
     "exploding by residual sums": (Blocks(HE, norm=False), VECTORS, "exploding", "add#9", "9 residual sums", "by 0.333"),
     "epsilon": (Blocks(HE, epsilon=0.1, depth=1), 0.3 * VECTORS, "epsilon", "norm_0", "beside 0.1", "epsilon="),

@@ -22,6 +22,7 @@ class Probe:
     Attributes:
         live: values that depend on the inputs ``x``.
         producer: the operation that makes each value; inputs and constants have none.
+        found: log10 E[z²] of the values asked for so far; what is known from elsewhere may be put there.
 
     Raises:
         InvalidInput, MissingRule, Unsound: as :func:`sigprop.propagate`.
@@ -37,16 +38,16 @@ class Probe:
         for op in self.graph.ops:
             if self.live.intersection(op.inputs):
                 self.live.update(op.outputs)
-        self._found: dict[int, float] = {}
+        self.found: dict[int, float] = {}
 
     def floating(self, value: int) -> bool:
         return bool(jnp.issubdtype(self.graph.avals[value].dtype, np.floating))
 
     def log10_mean_square(self, value: int) -> float:
         """log10 E[z²] averaged over the entries: ``-inf`` where identically zero, NaN where it cannot be predicted."""
-        if value not in self._found:
-            self._found[value] = self._log10_moment(value, 2)
-        return self._found[value]
+        if value not in self.found:
+            self.found[value] = self._log10_moment(value, 2)
+        return self.found[value]
 
     def log10_mean(self, value: int) -> float:
         """log10 E[z] averaged over the entries of a value that is not negative, as above."""

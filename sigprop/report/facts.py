@@ -26,5 +26,7 @@ class Facts:
 
     @classmethod
     def of(cls, net: Network, predicted: xr.Dataset, *x: Any) -> Facts:
+        rows = net.rows(*x)
         probe = Probe(net, *x)
-        return cls(net, probe, Trail(probe, net.rows(*x)), fans(net, *x), net.laws, predicted)
+        probe.found.update((r.value, float(size)) for r, size in zip(rows, predicted.log10_second_moment.values, strict=True))
+        return cls(net, probe, Trail(probe, rows), fans(net, *x), net.laws, predicted)

@@ -19,13 +19,15 @@ _DECADES = 2.0  # a factor of 100 in mean square between two normalizations
 def strength(known: Facts) -> list[Problem]:
     """Dying and exploding signals, and the layer or the factor per layer that is responsible.
 
-    A small head is a common choice and harms nothing behind it, so that dying is looked for before the last layer.
+    A layer counts where its result, with its scales and bias, has gone wrong and all that the next layers take in has too: a
+    normalization or a bounded activation behind it may set things right. A small head is a common choice and harms nothing behind it,
+    so that dying is looked for before the last layer.
     """
     trail = known.trail
     out = []
     for kind, sign in (("dying", -1.0), ("exploding", 1.0)):
         candidates = trail.layers if sign > 0 else [v for v in trail.layers if v not in trail.heads]
-        changes = {v: sign * trail.change(v) for v in candidates}
+        changes = {trail.settled(v): min(sign * trail.change(w) for w in (trail.settled(v), *trail.following(v))) for v in candidates}
         changes = {v: c for v, c in changes.items() if math.isfinite(c)}
         worst = max(changes, key=lambda v: changes[v], default=None)
         if worst is not None and changes[worst] > _DECADES:
@@ -52,8 +54,8 @@ def _strength(known: Facts, kind: str, value: int, sign: float) -> Problem:
     if sign * worst.change > 0.5 * sign * total:
         return Problem(kind, worst.name, f"{story}; '{worst.name}' alone multiplies it by {power(worst.change)}.",
                        _rescaled(known, [worst]))
-    return Problem(kind, trail.name(value), f"{story}; {len(layers)} layers multiply it by {power(median(s.change for s in layers))} each "
-                   "(median).", _rescaled(known, layers))
+    return Problem(kind, trail.name(value), f"{story}; {len(layers)} layers multiply it by "
+                   f"{power(median(s.change for s in layers))} each (median).", _rescaled(known, layers))
 
 
 def _rescaled(known: Facts, steps: Sequence[Step]) -> str:

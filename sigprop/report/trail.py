@@ -14,12 +14,19 @@ from sigprop.predict.probe import Probe
 from sigprop.tracing import Op, Row
 
 _LAYERS = ("dot_general", "conv_general_dilated")
+_AFFINE = {"add", "add_any", "sub", "mul", "div", "neg", "reshape", "transpose", "squeeze", "convert_element_type", "broadcast_in_dim"}
 _WEAK = 1.0  # a summand this many decades of mean square below the other does not carry the signal
 
 
 @dataclass(frozen=True)
 class Step:
-    """A stretch of a trail that ends in a ``"layer"``, a ``"sum"`` or the ``"end"``; ``change`` is that of log10 E[z²] along it."""
+    """A stretch of a trail that ends in a ``"layer"``, a ``"sum"`` or the trail's ``"end"``.
+
+    Attributes:
+        value: result of the contraction, of the sum, or the end.
+        name: of its row.
+        change: of log10 E[z²] along the stretch; a layer's stretch includes its bias and scales.
+    """
 
     kind: str
     value: int
@@ -38,6 +45,10 @@ class Trail:
         self.normalizers: list[Normalizer] = normalizers(probe)
         self._scales = inverse_scales(probe, self.normalizers)
         self._starts: dict[int, int] = {}
+        self._users: dict[int, list[Op]] = {}
+        for op in probe.graph.ops:
+            for i in set(op.inputs):
+                self._users.setdefault(i, []).append(op)
         self._named = {r.value: r.name for r in rows}
         self._order = {o: k for k, op in enumerate(probe.graph.ops) for o in op.outputs}
 
@@ -68,6 +79,25 @@ class Trail:
     def is_layer(self, op: Op) -> bool:
         """A contraction of data with something that is not data."""
         return op.name in _LAYERS and len(self.operands(op)) == 1 and len(op.inputs) > 1
+
+    def settled(self, value: int) -> int:
+        """What becomes of a layer's output before anything nonlinear: times constants and parameters, with its bias."""
+        while len(users := self._users.get(value, ())) == 1 and users[0].name in _AFFINE and self.operands(users[0]) == [value]:
+            (value,) = users[0].outputs
+        return value
+
+    def following(self, value: int) -> list[int]:
+        """What the next layers after a layer's output take in."""
+        found, seen, stack = [], {value}, [value]
+        while stack:
+            here = stack.pop()
+            for op in self._users.get(here, ()):
+                if self.is_layer(op):
+                    found.append(here)
+                else:
+                    stack += [o for o in op.outputs if o not in seen]
+                    seen.update(op.outputs)
+        return list(dict.fromkeys(found))
 
     def operands(self, op: Op) -> list[int]:
         """Floating operands that depend on the inputs, without the factors that only normalize."""
@@ -118,23 +148,23 @@ class Trail:
 
     def steps(self, value: int) -> list[Step]:
         """Stretches of the trail of ``value``, first to last. An activation counts with the layer after it."""
-        cuts: list[tuple[str, int]] = [("end", value)]
+        cuts = [("end", value, value)]
         here: int | None = value
         while here is not None:
             op = self.probe.producer.get(here)
             before = None if op is None else self.carrier(op)
             if op is not None and before is not None:
                 if self.is_layer(op):
-                    cuts.append(("layer", here))
+                    cuts.append(("layer", here, self.settled(here)))
                 elif op.name in ("add", "add_any") and len(self.operands(op)) > 1:
-                    cuts += [("sum", here), ("summand", before)]
+                    cuts += [("sum", here, here), ("summand", before, before)]
             here = before
         return self._measured(cuts[::-1], self.probe.log10_mean_square(self.start(value)))
 
-    def _measured(self, cuts: list[tuple[str, int]], last: float) -> list[Step]:
+    def _measured(self, cuts: Sequence[tuple[str, int, int]], last: float) -> list[Step]:
         out, pending = [], 0.0
-        for kind, value in cuts:
-            change, last = self.probe.log10_mean_square(value) - last, self.probe.log10_mean_square(value)
+        for kind, value, end in cuts:
+            change, last = self.probe.log10_mean_square(end) - last, self.probe.log10_mean_square(end)
             if kind == "sum":
                 out.append(Step(kind, value, self.name(value), change))
                 continue
@@ -146,7 +176,7 @@ class Trail:
 
     @cached_property
     def layers(self) -> list[int]:
-        """Outputs of the layers that carry signal to the model's output, in program order: weak summands are passed over."""
+        """Layers that carry signal to the model's output, by their output, in program order: weak summands are passed over."""
         seen: set[int] = set()
         stack = [o for o in self.probe.graph.outputs if self.probe.floating(o)]
         while stack:
