@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +47,8 @@ def report_command(
 ) -> int:
     """Predict a model's signal propagation at initialization, measure it, and say what is wrong.
 
-    Exit status: 0; 1 when a problem is found and --strict is given; 2 for bad input or a model that cannot be predicted.
+    Exit status: 0; 1 when a problem is found and --strict is given; 2 for bad input or a model that cannot be predicted; 3 for a defect
+    of sigprop itself.
 
     Parameters
     ----------
@@ -54,9 +56,9 @@ def report_command(
         PATH.py:factory or package.module:factory. The factory is a callable rngs -> nnx.Module, a Flax module (linen or nnx), a linen
         class that needs no arguments, or a function without arguments that returns one of these.
     """
-    for name, path in (("--html", html), ("--png", png), ("--json", json)):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise InvalidInput(f"{name}: there is no directory {path.resolve().parent}")
+    _writable({"--html": html, "--png": png, "--json": json})
+    if rows is not None and rows < 1:
+        raise InvalidInput(f"--rows: {rows} given; at least 1 is needed")
     arrays = [load(name, examples, _shape(shape), vocabulary) for name in input or ["digits"]]
     with _errors.status("predicting and measuring"):
         net = _network(find(target), arrays, method, _options(option or []))
@@ -68,11 +70,22 @@ def report_command(
     return int(strict and not made.ok)
 
 
+def _writable(paths: dict[str, Path | None]) -> None:
+    """Refuse before the work what would fail after it."""
+    for name, path in paths.items():
+        if path is not None and not path.resolve().parent.is_dir():
+            raise InvalidInput(f"{name}: there is no directory {path.resolve().parent}")
+        if path is not None and path.is_dir():
+            raise InvalidInput(f"{name}: {path} is a directory")
+    if paths["--png"] and importlib.util.find_spec("matplotlib") is None:
+        raise InvalidInput("--png: figures need matplotlib: pip install 'sigprop[figures]'")
+
+
 def _write(made: Report, html: Path | None, png: Path | None, json: Path | None) -> None:
     if html:
         made.to_html(html)
     if png:
-        made.plot().savefig(png, dpi=150)
+        made.plot().savefig(png, dpi=150, format="png")
     if json:
         made.to_json(json)
 
@@ -174,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except jax.errors.JaxRuntimeError as error:
         print(f"sigprop: the model failed to run: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Exception:
+        traceback.print_exc()
+        return 3
     return status if isinstance(status, int) else 0
 
 

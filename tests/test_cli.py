@@ -137,6 +137,8 @@ REFUSED = {
     "unknown model option": ("models.py:Linen", "--option trains=False", "trains"),
     "wrong input for the model": ("models.py:factory", "--shape 8,8,1", "(4, 8, 8, 1)"),
     "no directory": ("models.py:factory", "--html absent/page.html", "--html: there is no directory"),
+    "a directory": ("models.py:factory", "--json .", "--json: . is a directory"),
+    "no rows": ("models.py:factory", "--rows 0", "--rows: 0"),
     "no target": (None, "", "TARGET"),
     "no method": ("models.py:factory", "--method walk", "walk"),
 }

@@ -144,7 +144,7 @@ def test_comparison_flags_another_initializer_and_not_its_own():
     for net, differs in ((he, False), (lecun, True)):
         predicted = sp.propagate(net, VECTORS)
         crowding = np.array([0, 0, 1, 1, 2]) / 64
-        compared = compare(predicted, measured, crowding)
+        compared = compare(predicted, measured, crowding, [np.float32] * 5)
         assert bool(compared.flag.any()) is differs
         problems = list(checks.disagreement(predicted, compared))
         assert len(problems) == differs and not any(p.severe for p in problems)

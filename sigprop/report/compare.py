@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from scipy.special import stdtrit
 
 FALSE_ALARM = 1e-4  # probability, per report, that noise alone raises a flag
 _WIDTH = 2.0  # corrections of order 1/width per layer: this many times the sum of 1/fan-in over the layers passed
+_MARGIN = 2.0  # decades between a mean square and where single entries leave the type's range
 
 
 def log10_mean_square(data: xr.Dataset) -> np.ndarray:
@@ -25,35 +30,41 @@ def completed(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray) -> xr.Dataset:
+def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray, dtypes: Sequence[Any]) -> xr.Dataset:
     """Natural logarithm of measured over predicted mean square, and how large it may be.
 
     The noise is Student's t with groups - 1 degrees of freedom at a false alarm of 1e-4 per report (Bonferroni over rows), the standard
-    error that of the logarithm. Zero agrees with zero; a value below the smallest normal number of its type agrees with any such.
+    error that of the logarithm. Deep narrow networks have skewed noise, which the allowance for finite width covers too. Zero agrees
+    with zero. Numbers outside the range of the type they are computed in are not compared.
 
     Args:
-        crowding: sum of 1/fan-in over the layers up to each node ``[nodes]``.
+        crowding: sum of 1/terms over the sums up to each node ``[nodes]``.
+        dtypes: type that each node is computed in.
 
     Returns:
-        Dataset over ``node``: ``log_ratio``, ``allowed``, ``flag`` (bool), ``underflow`` (bool: too small for the measurement's type).
+        Dataset over ``node``: ``log_ratio``, ``allowed``, ``flag`` (bool) and ``range``, which is -1 where the prediction is too small
+        for the type, 1 where it is too large, else 0.
     """
     p, m = log10_mean_square(predicted), log10_mean_square(measured)
     groups = int(measured.attrs["groups"])
     quantile = float(stdtrit(groups - 1, 1 - FALSE_ALARM / 2 / max(len(p), 1)))
     stderr = np.asarray(measured["log10_second_moment_stderr"], np.float64) * np.log(10)
     with np.errstate(invalid="ignore", divide="ignore"):
-        own = np.where(predicted.second_moment > 0, np.asarray(predicted.error) / np.asarray(predicted.second_moment), 0.0)
+        own = np.asarray(predicted.error, np.float64) / np.asarray(predicted.second_moment, np.float64)
         difference = np.where(p == m, 0.0, (m - p) * np.log(10))
-    allowed = quantile * np.where(np.isfinite(stderr), stderr, 0.0) + _WIDTH * crowding + np.where(np.isfinite(own), own, 0.0)
-    small = _smallest(measured)
-    underflow = (p < small) & np.isfinite(p)
-    with np.errstate(invalid="ignore"):
-        flag = ~(np.abs(difference) <= allowed + 1e-5) & ~underflow
-    return xr.Dataset({name: ("node", value) for name, value in
-                       {"log_ratio": difference, "allowed": allowed, "flag": flag, "underflow": underflow}.items()},
-                      {"node": predicted.node})
+        allowed = quantile * _finite(stderr) + _WIDTH * crowding + _finite(own)
+        outside = np.array([_range(size, dtype) for size, dtype in zip(p, dtypes, strict=True)])
+        flag = ~(np.abs(difference) <= allowed + 1e-5) & (outside == 0)
+    columns = {"log_ratio": difference, "allowed": allowed, "flag": flag, "range": outside}
+    return xr.Dataset({name: ("node", value) for name, value in columns.items()}, {"node": predicted.node})
 
 
-def _smallest(measured: xr.Dataset) -> float:
-    """log10 of the square of the smallest normal number of the type measured in."""
-    return 2 * float(np.log10(np.finfo(measured.attrs.get("dtype", "float32")).tiny))
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _range(log10: float, dtype: Any) -> int:
+    limits = jnp.finfo(dtype)
+    if not np.isfinite(log10):
+        return 0
+    return int(log10 > 2 * np.log10(float(limits.max)) - _MARGIN) - int(log10 < 2 * np.log10(float(limits.tiny)) + _MARGIN)

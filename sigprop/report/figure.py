@@ -74,7 +74,7 @@ def _ratios(report: Report, axes: Any) -> None:
     axes.fill_between(place, -allowed, allowed, step="mid", color=_PREDICTED, alpha=0.12, linewidth=0, label="explained by noise and width")
     axes.axhline(0, color=_PREDICTED, linewidth=1)
     present = np.isfinite(log10_mean_square(report.predicted)) & np.isfinite(log10_mean_square(report.measured))
-    fine = np.isfinite(ratio) & present & ~np.asarray(c.underflow)
+    fine = np.isfinite(ratio) & present & (np.asarray(c["range"]) == 0)
     for chosen, color in ((fine & ~np.asarray(c.flag), _MEASURED), (fine & np.asarray(c.flag), _PROBLEM)):
         if chosen.any():
             axes.errorbar(place[chosen], ratio[chosen], yerr=stderr[chosen], fmt="o", markersize=3.2, color=color, elinewidth=1,

@@ -17,6 +17,7 @@ from sigprop.report.problems import Problem, power
 if TYPE_CHECKING:
     from sigprop.report.result import Report
 
+OUTSIDE = {-1: "underflow", 1: "overflow"}
 _BLIND = 2.0  # decades
 MARKS = {"dying": "dies", "exploding": "explodes", "epsilon": "epsilon", "zero-head": "zero", "fan-mismatch": "fan-in",
          "zero-branch": "zero branch", "narrow": "narrow", "approximate": "approximate", "disagreement": "differs"}
@@ -33,8 +34,8 @@ def entries(report: Report) -> list[dict[str, Any]]:
         found = [p for p in report.problems if concerns(p, node, path)]
         flags = [MARKS[p.kind] for p in found if p.kind != "approximate"]
         difference = bool(report.comparison.flag.values[k])
-        if bool(report.comparison.underflow.values[k]):
-            flags.append("underflow")
+        if outside := int(report.comparison["range"].values[k]):
+            flags.append(OUTSIDE[outside])
         out.append({
             "parent": parent, "label": own,
             "shape": str(report.predicted["shape"].values[k]).replace(" ", ""),
@@ -120,7 +121,7 @@ def _folded(every: list[dict[str, Any]], rows: int | None) -> set[int]:
     if rows is None or len(every) <= rows:
         return set(range(len(every)))
     head = max(rows - rows // 3, 1)
-    marked = [k for k, e in enumerate(every) if e["flag"] not in ("", "underflow")][:rows]
+    marked = [k for k, e in enumerate(every) if e["flag"] not in ("", *OUTSIDE.values())][:rows]
     return {*range(head), *range(len(every) - rows // 3, len(every)), *marked}
 
 
@@ -138,7 +139,7 @@ def _verdicts(report: Report) -> list[Any]:
 
 def footnote(report: Report) -> str:
     """How much was measured, and what such a measurement can see."""
-    judged = np.asarray(report.comparison.allowed)[~np.asarray(report.comparison.underflow)]
+    judged = np.asarray(report.comparison.allowed)[np.asarray(report.comparison["range"]) == 0]
     allowed = float(np.median(judged)) / np.log(10) if len(judged) else 0.0
     seen = f"at the median row, a factor of {power(allowed)} is seen" if allowed < _BLIND else (
         f"at the median row, no factor below {10**_BLIND:g} is seen: measure with more seeds")
