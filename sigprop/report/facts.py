@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import xarray as xr
 
 from sigprop.network import Fan, Law, Network, fans
@@ -29,4 +30,5 @@ class Facts:
         rows = net.rows(*x)
         probe = Probe(net, *x)
         probe.found.update((r.value, float(size)) for r, size in zip(rows, predicted.log10_second_moment.values, strict=True))
-        return cls(net, probe, Trail(probe, rows), fans(net, *x), net.laws, predicted)
+        laws = net.laws
+        return cls(net, probe, Trail(probe, rows), fans(net, *x), dict(zip(laws, jax.tree.leaves(laws.tree), strict=True)), predicted)
