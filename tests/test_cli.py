@@ -189,3 +189,10 @@ def test_inputs_are_real_and_scaled(name, shape, expected):
 def test_inputs_refuse(name, examples, shape, message):
     with pytest.raises(InvalidInput, match=message):
         load(name, examples, shape, 64)
+
+
+def test_data_sets_without_scikit_learn_say_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(InvalidInput, match="need scikit-learn"):
+        load("digits", 2, None, 64)
+    assert load("tokens", 2, None, 64).shape == (2, 16)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 
 import flax.linen as nn
 import jax
@@ -185,6 +186,14 @@ def test_figure_is_finite_and_has_both_curves(report):
     np.testing.assert_array_equal(line[np.isfinite(expected)], expected[np.isfinite(expected)])
     assert np.all(np.isfinite(top.get_ylim())) and np.all(np.isfinite(bottom.get_ylim()))
     assert {"predicted", "measured ± s.e.", "exactly 0"} <= set(top.get_legend_handles_labels()[1])
+
+
+def test_page_without_matplotlib_says_so(report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(sp.InvalidInput, match="figures need matplotlib"):
+        report.plot()
+    report.to_html(tmp_path / "page.html")
+    assert "figures need matplotlib" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_json_is_strict_and_round_trips(report, tmp_path):

@@ -26,7 +26,7 @@ def zeros(known: Facts) -> Iterator[Problem]:
         row = next((r.name for r in trail.rows if probe.zero(r.value)), "output")
         yield Problem("zero-head", row, f"The output is identically 0: '{row}' starts at zero{_zero_parameter(known, row)}, so that no "
                       "gradient reaches the layers before it at step 0.",
-                      f"Give '{row}' kernel_init=nn.initializers.lecun_normal(), or keep the zeros knowingly.")
+                      f"Give '{row}' kernel_init=jax.nn.initializers.lecun_normal(), or keep the zeros knowingly.")
     for op in probe.graph.ops:
         data = trail.operands(op)
         if op.name not in ("add", "add_any") or len(data) < 2 or all(probe.zero(i) for i in data):
@@ -67,7 +67,7 @@ def mismatches(known: Facts) -> Iterator[Problem]:
         yield Problem("fan-mismatch", name, f"'{name}' was initialized for {fan.kernel_fan_in:.6g} inputs per unit, but its operation "
                       f"({fan.operation}) adds up {fan.fan_in:.6g}: the variance is {'low' if ratio < 1 else 'high'} by "
                       f"{max(ratio, 1 / ratio):.3g}.",
-                      f"Count the true fan-in: kernel_init=nn.initializers.normal({(scale / fan.fan_in) ** 0.5:.4g}).")
+                      f"Count the true fan-in: kernel_init=jax.nn.initializers.normal({(scale / fan.fan_in) ** 0.5:.4g}).")
 
 
 def counted_scale(variance: float, fan: Fan) -> float | None:

@@ -16,7 +16,7 @@ from sigprop.report.problems import Problem
 _WIDTH = 140
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """What :func:`sigprop.report` returns. Printing it shows the table and the verdicts; notebooks show the page.
 
@@ -40,6 +40,9 @@ class Report:
 
     def __str__(self) -> str:
         return table.text(self, _WIDTH)
+
+    def __repr__(self) -> str:
+        return f"<Report on {self.name}: {self.predicted.sizes['node']} rows, {len(self.problems)} problems>"
 
     def __rich__(self) -> Any:
         return self.table()

@@ -49,7 +49,7 @@ def _strength(known: Facts, kind: str, value: int, sign: float) -> Problem:
         factor = sum(s.change for s in sums) / len(sums)
         return Problem(kind, sums[-1].name, f"{story}; {len(sums)} residual sums multiply it by {power(factor)} each.",
                        f"Multiply each residual branch by {len(sums) ** -0.5:.3g}, or start its last kernel at zero: "
-                       "kernel_init=nn.initializers.zeros.")
+                       "kernel_init=jax.nn.initializers.zeros.")
     worst = max(layers, key=lambda s: sign * s.change)
     if sign * worst.change > 0.5 * sign * total:
         return Problem(kind, worst.name, f"{story}; '{worst.name}' alone multiplies it by {power(worst.change)}.",
@@ -66,7 +66,7 @@ def _rescaled(known: Facts, steps: Sequence[Step]) -> str:
         return f"Multiply the weights{target} by {10 ** (-median(s.change for s in steps) / 2):.3g}."
     now, wanted = (median(column) for column in zip(*present, strict=True))
     return (f"Set the initializer of the kernels{target} to variance {wanted:.3g}/fan-in (now {now:.3g}/fan-in): "
-            f'kernel_init=nn.initializers.variance_scaling({wanted:.3g}, "fan_in", "truncated_normal").')
+            f'kernel_init=jax.nn.initializers.variance_scaling({wanted:.3g}, "fan_in", "truncated_normal").')
 
 
 def _scale(known: Facts, step: Step) -> float | None:
