@@ -15,6 +15,7 @@ from sigprop.report.problems import Problem, power
 _EPSILON = 10.0  # mean square over epsilon below which the epsilon changes the result by more than about 5 %
 # variance times fan of the initializers in use: LeCun and Glorot, He, uniform in 1/sqrt(fan), and scaled ones
 _SCALES = (1.0, 2.0, 1 / 3, 1 / 2, 1 / 10, 3.0)
+_ERROR = 0.02  # relative
 _NARROW = 8  # units
 _SPREAD = 1.0  # of log E‖h‖⁴/E‖h‖²²
 
@@ -100,10 +101,17 @@ def narrow(known: Facts) -> Iterator[Problem]:
 
 def approximate(known: Facts) -> Iterator[Problem]:
     """Rows whose prediction says of itself that it is approximate."""
-    names = known.predicted.node.values[["approximation" in str(m) for m in known.predicted.method.values]]
+    data = known.predicted
+    names = data.node.values[["approximation" in str(m) for m in data.method.values]]
     if len(names):
         yield Problem("approximate", str(names[0]), f"From '{names[0]}' on ({len(names)} rows) the prediction treats a field as Gaussian "
                       "that is so only approximately.", "Trust the measured column where the two differ.")
+    error = np.asarray(data.error, np.float64)
+    names = data.node.values[error > _ERROR * np.asarray(data.second_moment, np.float64)]
+    if len(names):
+        share = error[list(data.node.values).index(names[0])] / float(data.second_moment.sel(node=names[0]))
+        yield Problem("approximate", str(names[0]), f"From '{names[0]}' on ({len(names)} rows) the prediction has an estimated error "
+                      f"of {100 * share:.2g} %.", "Trust the measured column where the two differ.")
 
 
 def disagreement(predicted: xr.Dataset, comparison: xr.Dataset) -> Iterator[Problem]:

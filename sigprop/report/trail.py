@@ -226,7 +226,7 @@ class Trail:
         return self.is_layer(op) and not self._exact(op)
 
     def _exact(self, op: Op) -> bool:
-        weight = next(self.probe.env[i] for i in op.inputs if i not in self.probe.live)
+        weight = next((self.probe.env[i] for i in op.inputs if i not in self.probe.live), None)
         data = isinstance(self.probe.env[self.operands(op)[0]], Known)
         return data and (isinstance(weight, Known) or (isinstance(weight, Field) and family(weight.node) == "normal"))
 
