@@ -14,6 +14,8 @@ from flax import nnx
 from rich.console import Console
 
 import sigprop as sp
+from sigprop.predict.normalizers import normalizers
+from sigprop.predict.probe import Probe
 from sigprop.report import checks
 from sigprop.report.compare import compare
 from sigprop.report.facts import Facts
@@ -114,6 +116,30 @@ def test_verdict(case):
     (problem,) = [p for p in found(model, x) if p.kind == kind]
     assert node is None or problem.node == node
     assert sentence in problem.sentence and remedy in problem.remedy
+
+
+def by_hand(root):
+    return lambda w, x: (lambda h: h * root(jnp.mean(h**2, -1, keepdims=True) + 1e-3))(x @ w)
+
+
+NORMALIZERS = {  # how it is written: (network, epsilon, predicted mean square)
+    "LayerNorm": (nn.Sequential([nn.Dense(64), nn.LayerNorm(epsilon=1e-5)]), 1e-5, 1.0),
+    "RMSNorm": (nn.Sequential([nn.Dense(64, kernel_init=SMALL), nn.RMSNorm()]), 1e-6, 32e-4),
+    "GroupNorm": (nn.Sequential([nn.Dense(64), nn.GroupNorm(4)]), 1e-6, 1.0),
+    "running statistics": (nn.Sequential([nn.Dense(64), nn.BatchNorm(use_running_average=True)]), 1e-5, 1.0),
+    "rsqrt": (by_hand(jax.lax.rsqrt), 1e-3, 32e-4), "square root": (by_hand(lambda s: 1 / jnp.sqrt(s)), 1e-3, 32e-4),
+    "power": (by_hand(lambda s: s**-0.5), 1e-3, 32e-4),
+}
+
+
+@pytest.mark.parametrize("case", NORMALIZERS)
+def test_normalizers_are_found(case):
+    model, epsilon, size = NORMALIZERS[case]
+    x = VECTORS / np.sqrt(np.mean(VECTORS**2, -1, keepdims=True))
+    options = {} if isinstance(model, nn.Module) else {"init": lambda key: 0.01 * jax.random.normal(key, (32, 64))}
+    (only,) = normalizers(Probe(sp.network(model, x, **options), x))
+    assert only.epsilon == pytest.approx(epsilon) and 10**only.log10_mean_square == pytest.approx(size, rel=0.02)
+    assert only.ratio == pytest.approx(size / epsilon, rel=0.02)
 
 
 HEALTHY = {
