@@ -7,6 +7,7 @@ least; where the sample is too small for that, it fails as inconclusive instead 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -22,6 +23,8 @@ import sigprop as sp
 POWER = 0.99
 ROUNDING = 64 * float(np.finfo(np.float32).eps)  # relative, of one float32 forward pass through a few layers
 GROUP = 32  # seeds averaged into one observation, so that observations are close to normal
+CHUNK = 64  # observations per compiled call
+LIMIT = 200  # chunks
 
 
 class Disagreement(AssertionError):
@@ -132,42 +135,71 @@ def predict(net: sp.Network, *x: Any) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _group(apply: Any, init: Any, keys: Any, x: tuple) -> tuple[Any, Any]:
+def _chunk(apply: Any, init: Any, keys: Any, x: tuple) -> tuple[Any, Any]:
     def one(key: Any) -> tuple[Any, Any]:
         y = apply(init(key), *x).astype(jnp.float32)
         y = y.reshape(-1, y.shape[-1])
         return jnp.matmul(y, y.T, precision="highest") / y.shape[-1], jnp.mean(y)
 
-    grams, means = jax.vmap(one)(keys)
-    return jnp.mean(grams, 0), jnp.mean(means)
+    def group(some: Any) -> tuple[Any, Any]:
+        grams, means = jax.vmap(one)(some)
+        return jnp.mean(grams, 0), jnp.mean(means)
+
+    return jax.lax.map(group, keys)
 
 
-def measure(net: sp.Network, *x: Any, seeds: int = 2048, key: int = 0) -> tuple[Sample, Sample]:
-    """Measured second moments ``[P, P]`` as in :func:`predict`, and the mean over all entries."""
+def measure(net: sp.Network, *x: Any, chunks: Any = (0,)) -> tuple[Sample, Sample]:
+    """Measured second moments ``[P, P]`` as in :func:`predict`, and the mean over all entries, from numbered chunks of seeds."""
     inputs = tuple(jnp.asarray(a) for a in x)
-    keys = jax.random.split(jax.random.key(key), (max(seeds // GROUP, 8), GROUP))
-    found = [_group(net.apply, net.init, k, inputs) for k in keys]
-    return sample([np.asarray(g) for g, _ in found]), sample([np.asarray(m) for _, m in found])
+    found = []
+    for chunk in chunks:
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(20), chunk), (CHUNK, GROUP))
+        found.append([np.asarray(a, np.float64) for a in _chunk(net.apply, net.init, keys, inputs)])
+    return sample(np.concatenate([g for g, _ in found])), sample(np.concatenate([m for _, m in found]))
 
 
-def seeds_needed(pilot: Sample, scale: Any, detects: float, seeds: int, allowance: float = 0.0) -> int:
-    """Seeds for which a fresh sample detects ``detects``, judged by a pilot of ``seeds`` seeds; with a fifth to spare."""
-    live = scale > 0
-    worst = float(np.max(pilot.stderr[live] / scale[live], initial=0.0))
-    reach = stats.t.isf(1e-6 / pilot.mean.size / 2, 256) - stats.norm.isf(POWER)
-    ratio = (1.1 * reach * worst / max(detects - allowance - 2 * ROUNDING, 1e-9)) ** 2
-    return int(np.ceil(seeds * ratio / GROUP)) * GROUP
+def chunks_needed(pilot: Sequence[Sample], scale: Sequence[Any], detects: float, false_alarm: float = 1e-6) -> int:
+    """Chunks of seeds for which fresh samples detect ``detects``, judged by pilots of one chunk; with a fifth to spare."""
+    most = 1.0
+    for one, unit in zip(pilot, scale, strict=True):
+        live = np.broadcast_to(unit, one.mean.shape) > 0
+        noise = np.max(one.stderr[live] / np.broadcast_to(unit, one.mean.shape)[live], initial=0.0)
+        reach = stats.t.isf(false_alarm / one.mean.size / 2, CHUNK - 1) - stats.t.isf(POWER, CHUNK - 1)
+        most = max(most, 1.2 * (reach * noise / (detects - 2 * ROUNDING)) ** 2)
+    if most > LIMIT:
+        raise Inconclusive(f"{most:.0f} chunks of {CHUNK * GROUP} seeds would be needed; the limit is {LIMIT}")
+    return int(np.ceil(most))
 
 
-def extrapolate(narrow: Sample, wide: Sample) -> tuple[Sample, np.ndarray]:
-    """Infinite-width limit from widths n and 2n (Richardson), and the absolute allowance for what is left.
+def predict_mean(net: sp.Network, *x: Any) -> float:
+    return float(sp.propagate(net, *x)["mean"].values[-1])
 
-    With mean ``k + a/n + b/n^2`` the estimate ``2 wide - narrow`` has no bias of order 1/n; ``a/2n`` is ``narrow - wide``.
-    The rest is of second order: we allow the square of the leading correction at width n, relative to the larger diagonal.
+
+def check(net: sp.Network, *x: Any, detects: float = 0.02) -> Agreement:
+    """Second moments between all positions, and the mean, of a model whose moments do not depend on its width."""
+    gram, mean = predict(net, *x), predict_mean(net, *x)
+    unit, root = scales(gram), np.sqrt(np.mean(np.diagonal(gram)))
+    count = chunks_needed(measure(net, *x), (unit, root), detects)
+    grams, means = measure(net, *x, chunks=range(1, 1 + count))
+    agree(mean, means, scale=root, detects=detects)
+    return agree(gram, grams, scale=unit, detects=detects)
+
+
+def check_limit(build: Callable[[int], sp.Network], width: int, *x: Any, detects: float = 0.02) -> Agreement:
+    """The same for a model whose moments approach their limit as 1/width: Richardson's extrapolation from two widths.
+
+    With moments ``k + a/n + b/n^2`` the estimate ``2 wide - narrow`` from widths n and 2n has no bias of order 1/n, and
+    ``2 (narrow - wide)`` is ``a/n``. What is left is of second order; the allowance is ``(a/n)^2`` relative to the scale.
     """
-    mean = 2 * wide.mean - narrow.mean
-    stderr = np.sqrt(4 * wide.stderr**2 + narrow.stderr**2)
-    return Sample(mean, stderr, min(narrow.dof, wide.dof)), 2 * (narrow.mean - wide.mean)
+    nets = [build(width), build(2 * width)]
+    gram = predict(nets[0], *x)
+    unit = scales(gram)
+    # the estimate's standard error is that of one sample times sqrt(5) at most
+    count = chunks_needed([measure(n, *x)[0] for n in nets], (unit, unit), detects / 5**0.5 * 1.1)
+    narrow, wide = (measure(n, *x, chunks=range(1, 1 + count))[0] for n in nets)
+    allowance = (2 * (narrow.mean - wide.mean) / np.where(unit > 0, unit, 1.0)) ** 2
+    limit = Sample(2 * wide.mean - narrow.mean, np.sqrt(4 * wide.stderr**2 + narrow.stderr**2), narrow.dof)
+    return agree(gram, limit, scale=unit, detects=detects, allowance=allowance)
 
 
 def scales(gram: np.ndarray) -> np.ndarray:
