@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+METHODS = ("closed form", "quadrature", "sampled")
+
+
+class Note(NamedTuple):
+    """How a number was obtained: its relative error and the position in ``METHODS`` of the roughest step behind it."""
+
+    error: Any = 0.0
+    how: int = 0
+
+    @staticmethod
+    def of(notes: Iterable[Note]) -> Note:
+        """Of a product: relative errors add."""
+        error, how = 0.0, 0
+        for note in notes:
+            error, how = error + note.error, max(how, note.how)
+        return Note(error, how)
+
+    @staticmethod
+    def largest(notes: Iterable[Note]) -> Note:
+        """Of a sum of terms of like size."""
+        error: Any = 0.0
+        how = 0
+        for note in notes:
+            plain = isinstance(error, float) and isinstance(note.error, float)
+            error, how = max(error, note.error) if plain else jnp.maximum(error, note.error), max(how, note.how)
+        return Note(error, how)
+
+
+EXACT = Note()
 
 
 class Estimate(NamedTuple):
@@ -13,7 +45,7 @@ class Estimate(NamedTuple):
     Attributes:
         value: any shape, floating.
         error: non-negative bound or standard error of ``value``, broadcastable to its shape.
-        method: ``"closed form"``, ``"quadrature"`` or ``"sampled"``.
+        method: one of ``METHODS``.
     """
 
     value: Float[Array, ...]

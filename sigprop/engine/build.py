@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sigprop.arrays import concrete, host, namespace
 from sigprop.engine.elementwise import variables
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Take, bits, same_array
+from sigprop.types import EXACT, Note
 
 if TYPE_CHECKING:
     from sigprop.engine.query import Query
-
-
-def concrete(array: Any) -> bool:
-    return not isinstance(array, jax.core.Tracer)
 
 
 class Pool:
@@ -30,6 +26,7 @@ class Pool:
     def __init__(self) -> None:
         self.nodes: dict[Any, Node] = {}
         self.leaves: list[Leaf] = []
+        self.sums: dict[Any, Node] = {}
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
 
@@ -55,10 +52,11 @@ class Pool:
         self.leaves.append(node)
         return node
 
-    def const(self, array: Any, dims: Sequence[Dim]) -> Node:
+    def const(self, array: Any, dims: Sequence[Dim], note: Note = EXACT) -> Node:
+        array = host(array)
         if not concrete(array):
             self.alive.append(array)
-        return self._intern(Const, (same_array(array),), dims, array=array)
+        return self._intern(Const, (same_array(array),), dims, array=array, note=note)
 
     # parity of combinations
 
@@ -91,7 +89,7 @@ class Pool:
     # elementwise operations
 
     def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
-        children = [c for c in children if not self._is_zero(c[0])]
+        children = self._gathered([c for c in children if not self._is_zero(c[0])], dims)
         children = self._drop_small(children)
         if any(isinstance(c[0], Concat) for c in children):
             return self._into_concat(children, dims, self.add)
@@ -124,15 +122,53 @@ class Pool:
         head = [self._merge(consts, dims)] if consts else []
         if head and not head[0][0].dims and self._is_one(head[0][0]):
             head = []
-        if not random and head:
-            return self._lift(head[0], dims)
+        if not random:
+            return self._lift(head[0], dims) if head else self.const(np.ones(()), ())
         if not head and len(random) == 1 and self._identity(random[0], dims):
             return random[0][0]
+        if head and len(random) == 1 and isinstance(random[0][0], Add) and any(isinstance(n, Const) for n, _ in random[0][0].children):
+            return self.distributed(head, random[0], dims)
         odd, mixed = self._parity_product(random)
         key = tuple((c[0].id, c[1]) for c in head + random)
         return self._intern(Mul, key, dims, odd=odd, mixed=mixed,
                             gaussian=len(random) == 1 and random[0][0].gaussian,
                             approximate=any(c[0].approximate for c in random), children=tuple(head + random))
+
+    def distributed(self, factors: Sequence[Occurrence], total: Occurrence, dims: Sequence[Dim]) -> Node:
+        """The product of ``factors`` and of a sum, as a sum of products."""
+        node, index = total
+        assert isinstance(node, Add)
+        terms = [(n, tuple(index[j] for j in i)) for n, i in node.children]
+        return self.add([self.over([*factors, term], dims, self.mul) for term in terms], dims)
+
+    def _gathered(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
+        """Constants hidden in nested sums join those of this one, so that ``u + c - c`` is ``u`` and keeps its sign symmetry."""
+        consts = [c for c in children if isinstance(c[0], Const)]
+        random = [c for c in children if not isinstance(c[0], Const)]
+        if not consts:
+            return list(children)
+        out = []
+        for node, index in random:
+            if isinstance(node, Add) and any(isinstance(n, Const) for n, _ in node.children):
+                moved = [(n, tuple(index[j] for j in i)) for n, i in node.children]
+                consts += [c for c in moved if isinstance(c[0], Const)]
+                out.append(self.over([c for c in moved if not isinstance(c[0], Const)], dims, self.add))
+            else:
+                out.append((node, tuple(index)))
+        if len(consts) == 1:
+            return [*out, *consts]
+        used = sorted({d for _, index in consts for d in index})
+        total: Any = 0.0
+        for node, index in consts:
+            order = np.argsort(index)
+            total = total + namespace(node.array).transpose(node.array, order).reshape(  # type: ignore[attr-defined]
+                [dims[d].size if d in index else 1 for d in used])
+        note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
+        size = max(float(np.max(np.abs(c.array))) if concrete(c.array) else 0.0 for c, _ in consts)  # type: ignore[attr-defined]
+        if concrete(total) and float(np.max(np.abs(total))) <= 1e-7 * size:  # float32 constants that cancel
+            return out
+        return [*out, (self.const(np.broadcast_to(total, [dims[d].size for d in used]) if concrete(total) else total,
+                                  [dims[d] for d in used], note), tuple(used))]
 
     def map(self, name: str, function: Callable[..., Any], children: Sequence[Occurrence], dims: Sequence[Dim],
             key: Any, parity: str | None = None) -> Node:
@@ -202,11 +238,11 @@ class Pool:
 
     def _take_const(self, node: Const, index: Sequence[int], axis: int, table: Any, position: Sequence[int],
                     dims: Sequence[Dim]) -> Node:
-        xp = np if concrete(node.array) and concrete(table) else jnp
+        xp = namespace(node.array, table)
         array = xp.take(xp.asarray(node.array), xp.asarray(table), axis=axis)
         places = [*index[:axis], *position, *index[axis + 1:]]
         order = np.argsort(places)
-        return self.const(xp.transpose(array, order), [dims[places[i]] for i in order])
+        return self.const(xp.transpose(array, order), [dims[places[i]] for i in order], node.note)
 
     def _take_concat(self, node: Concat, index: Sequence[int], axis: int, table: np.ndarray, position: Sequence[int],
                      dims: Sequence[Dim]) -> Node:
@@ -288,9 +324,9 @@ class Pool:
         if isinstance(node, Const):
             order = np.argsort(index)
             shape = [dims[d].size if d in index else 1 for d in range(len(dims))]
-            xp = np if concrete(node.array) else jnp
+            xp = namespace(node.array)
             array = xp.reshape(xp.transpose(node.array, order), shape)
-            return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims)
+            return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims, node.note)
         odd = {leaf: frozenset(index[d] for d in found) for leaf, found in node.odd.items()}
         return self._intern(Add, ((node.id, tuple(index)),), dims, odd=odd, mixed=node.mixed, gaussian=node.gaussian,
                             approximate=node.approximate, children=((node, tuple(index)),))
@@ -306,7 +342,7 @@ class Pool:
 
     def _merge(self, consts: Sequence[Occurrence], dims: Sequence[Dim]) -> Occurrence:
         used = sorted({d for _, index in consts for d in index})
-        xp = np if all(concrete(c.array) for c, _ in consts) else jnp  # type: ignore[attr-defined]
+        xp = namespace(*(c.array for c, _ in consts))  # type: ignore[attr-defined]
         out: Any = 1.0
         for node, index in consts:
             assert isinstance(node, Const)
@@ -314,33 +350,25 @@ class Pool:
             shape = [dims[d].size if d in index else 1 for d in used]
             out = out * xp.reshape(xp.transpose(xp.asarray(node.array), order), shape)
         out = xp.broadcast_to(out, [dims[d].size for d in used])
-        return self.const(out, [dims[d] for d in used]), tuple(used)
+        note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
+        return self.const(out, [dims[d] for d in used], note), tuple(used)
 
     def _drop_small(self, children: Sequence[Occurrence]) -> list[Occurrence]:
         """Drop channel averages of zero-mean fields beside terms of order one: they vanish as 1/sqrt(width)."""
         large = [c for c in children if not self.small(c[0])]
         return large if large else list(children)
 
-    def small(self, node: Node) -> bool:
-        """Whether the node is a mean over channels of a zero-mean field (or a product with one)."""
+    def small(self, node: Node, scale: float = 1.0) -> bool:
+        """Whether ``scale`` times the node is a mean over channels of a zero-mean field, or a product with one."""
         if isinstance(node, Mul):
-            head = node.children[0][0]
-            scale = 1.0
-            rest = node.children
-            if isinstance(head, Const):
-                if head.dims or not concrete(head.array):
-                    scale = float("inf") if not concrete(head.array) else float(np.max(np.abs(head.array)))
-                else:
-                    scale = abs(float(head.array))
-                rest = node.children[1:]
-            return any(self._average(n, scale) or (n is not node and self.small(n)) for n, _ in rest)
+            for child, _ in node.children:
+                if isinstance(child, Const):
+                    scale *= float(np.max(np.abs(child.array))) if concrete(child.array) else float("inf")
+            return any(self.small(n, scale) for n, _ in node.children if not isinstance(n, Const))
         if isinstance(node, Add):
-            return all(self.small(n) for n, _ in node.children)
-        return self._average(node, 1.0)
-
-    def _average(self, node: Node, scale: float) -> bool:
+            return all(self.small(n, scale) for n, _ in node.children)
         if isinstance(node, Take):
-            return self._average(node.child[0], scale)
+            return self.small(node.child[0], scale)
         if not isinstance(node, Sum) or not node.unweighted:
             return False
         return scale * float(np.prod([d.size for d in node.summed], dtype=float)) <= 1.5

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sigprop.engine.labels import AnyLabel, Named, aligned
 from sigprop.engine.nodes import Add, Const, Map, Mul, Node, Occurrence, same_array
+from sigprop.gaussian import IDENTITY, Function
 
 Variable = tuple[Node, tuple[AnyLabel, ...]]
 
 _VARIABLES: WeakKeyDictionary[Node, tuple[Occurrence, ...] | None] = WeakKeyDictionary()
-_FUNCTIONS: dict[Any, Callable[[Any], Any]] = {}
 
 
 def variables(node: Node) -> tuple[Occurrence, ...] | None:
@@ -105,13 +105,10 @@ def signature(node: Node) -> Any:
     return None if any(s is None for s in inner) else (*head, *inner)
 
 
-def univariate(atom: Atom, layout: Sequence[AnyLabel]) -> Callable[[Any], Any]:
-    """``atom`` as a function of its one variable; equal functions are the same object, so that what is known of one is known of all."""
+def univariate(atom: Atom, layout: Sequence[AnyLabel]) -> Function:
+    """``atom`` as a function of its one variable."""
     assert atom.variables is not None
+    if atom.linear:
+        return IDENTITY
     (variable,) = atom.variables
-
-    def function(u: Any) -> Any:
-        return evaluate(atom.node, atom.labels, {variable: u}, layout)
-
-    key = signature(atom.node)
-    return function if key is None else _FUNCTIONS.setdefault(key, function)
+    return Function(lambda u: evaluate(atom.node, atom.labels, {variable: u}, layout), signature(atom.node))

@@ -10,13 +10,15 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
+import numpy as np
 
-from sigprop.engine.elementwise import Atom, Variable, evaluate, univariate
-from sigprop.engine.labels import AnyLabel, Named, aligned, is_nothing, multiply, union
-from sigprop.engine.nodes import Leaf
-from sigprop.errors import Unsound
-from sigprop.gaussian import moment1, moment2, moment_many
+from sigprop.arrays import namespace, scaled
+from sigprop.engine import sampling
+from sigprop.engine.elementwise import Atom, Variable, univariate
+from sigprop.engine.labels import AnyLabel, Named, add, aligned, is_nothing, multiply, union
+from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul
+from sigprop.gaussian import Function, moment1, moment2, rescale
+from sigprop.types import METHODS, Estimate, Note
 
 if TYPE_CHECKING:
     from sigprop.engine.query import Query
@@ -26,8 +28,8 @@ Covariances = dict[tuple[Variable, Variable], Named | None]
 
 def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named]]:
     """Products whose sum is the expectation of the product of ``atoms``; empty when it vanishes identically."""
-    for atom in atoms:
-        _refuse(atom)
+    if any(a.variables is None for a in atoms):
+        return [[sampling.expectation(query, [(a.node, a.labels) for a in atoms])]]
     found = tuple(dict.fromkeys(v for a in atoms for v in a.variables or ()))
     cov: Covariances = {}
     for u, v in itertools.combinations_with_replacement(found, 2):
@@ -41,16 +43,9 @@ def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named]]:
     return [factors]
 
 
-def _refuse(atom: Atom) -> None:
-    if atom.variables is None:
-        raise Unsound(
-            f"a nonlinear function ({getattr(atom.node, 'name', type(atom.node).__name__)}) is applied to a field that mixes sites "
-            "of a non-Gaussian field (pooling, batch or instance statistics); this expectation is not available yet. "
-            "Put a weighted layer in between, or use running statistics."
-        )
-    for node, _ in atom.variables:
-        if not atom.linear and isinstance(node, Leaf) and node.family == "bernoulli":
-            raise Unsound("a nonlinear function is applied to a field with dropout: only linear layers may follow dropout")
+def _non_gaussian(variable: Variable) -> bool:
+    """A leaf that is drawn from another family; its own values matter, not only its variance."""
+    return isinstance(variable[0], Leaf) and variable[0].family not in ("normal", "orthogonal")
 
 
 def _components(atoms: Sequence[Atom], cov: Covariances) -> list[list[Atom]]:
@@ -67,30 +62,80 @@ def _linked(a: Atom, b: Atom, cov: Covariances) -> bool:
 
 
 def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named:
-    linear = [a for a in group if a.linear]
-    curved = [a for a in group if not a.linear]
-    if not curved:
-        return _isserlis(query, [a.variables[0] for a in linear if a.variables], cov)
-    variables = tuple(dict.fromkeys(v for a in curved for v in a.variables or ()))
-    means = {v: query.mean(v) for v in dict.fromkeys(v for a in group for v in a.variables or ())}
-    every = [*cov.items()]
-    involved = set(means)
-    layout = union([
-        *(n.labels for (u, v), n in every if n is not None and u in involved and v in involved),
-        *(m.labels for m in means.values() if m is not None), *(_constant_labels(a) for a in curved),
-    ])
-    if len(variables) == 1:
-        (u,) = variables
-        if all(a.variables == (u,) for a in linear):
-            return _one(query, curved, u, len(linear), means[u], cov[u, u], layout)
-    if len(variables) == 2 and not linear and all(len(a.variables or ()) == 1 for a in curved):
-        return _two(query, curved, variables, means, cov, layout)
-    return _many(query, group, means, cov, layout)
+    if all(a.linear for a in group):
+        return _isserlis(query, [a.variables[0] for a in group if a.variables], cov)
+    if any(map(_non_gaussian, [v for a in group for v in a.variables or ()])):
+        return sampling.expectation(query, [(a.node, a.labels) for a in group])
+    scope = _Scope(query, group, cov)
+    single = all(len(a.variables or ()) == 1 for a in group)
+    if single and len(scope.variables) == 1:
+        return _one(scope)
+    if single and len(scope.variables) == 2:
+        return _two(scope)
+    return sampling.expectation(query, [(a.node, a.labels) for a in group])
+
+
+class _Scope:
+    """Standardised covariances and means of the variables of one group, as arrays over a common layout of labels.
+
+    Each variable is measured in units of ``2**(exponents / 2)``, so that tiny and huge fields stay representable.
+    """
+
+    def __init__(self, query: Query, group: Sequence[Atom], cov: Covariances) -> None:
+        self.group = group
+        self.variables = tuple(dict.fromkeys(v for a in group for v in a.variables or ()))
+        means = {v: query.mean(v) for v in self.variables}
+        pairs = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
+        inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
+        self.note = Note.of({id(n): n.note for n in inputs}.values())
+        self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
+        self.exponents = {u: _exponent(cov[u, u]) for u in self.variables}
+        self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
+        self.means = {u: 0.0 if n is None else self._array(n, self.exponents[u], 0) for u, n in means.items()}
+
+    def _array(self, named: Named | None, one: Any, two: Any) -> Any:
+        if named is None:
+            return np.zeros((1,) * len(self.layout))
+        return scaled(aligned(named, self.layout), named.exponent - (one + two) // 2)
+
+    def functions(self, variable: Variable) -> tuple[tuple[Function, ...], Any]:
+        """The atoms of ``variable`` as functions of it in its unit, and the exponent that they take out."""
+        found = [rescale(univariate(a, self.layout), self.exponents[variable])
+                 for a in self.group if a.variables == (variable,)]
+        return tuple(f for f, _ in found), sum(e for _, e in found)
+
+    def named(self, estimate: Estimate, exponent: Any = 0) -> Named:
+        array = estimate.value
+        kept = [i for i, label in enumerate(self.layout) if array.shape[i] == label.size and label.size > 1]
+        note = Note.of((self.note, Note(_relative(estimate), METHODS.index(estimate.method))))
+        return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)
+
+
+def _exponent(variance: Named | None) -> Any:
+    return 0 if variance is None else variance.exponent
+
+
+def _relative(estimate: Estimate) -> Any:
+    xp = namespace(estimate.value, estimate.error)
+    scale = xp.max(xp.abs(estimate.value))
+    error = xp.max(estimate.error) / xp.where(scale > 0, scale, 1.0)
+    return float(error) if xp is np else error
+
+
+def _one(scope: _Scope) -> Named:
+    (u,) = scope.variables
+    functions, exponent = scope.functions(u)
+    return scope.named(moment1(functions, scope.means[u], scope.cov[u, u]), exponent)
+
+
+def _two(scope: _Scope) -> Named:
+    u, v = scope.variables
+    (f, one), (g, two) = scope.functions(u), scope.functions(v)
+    cov = (scope.cov[u, u], scope.cov[v, v], scope.cov[u, v])
+    return scope.named(moment2(f, g, *cov, scope.means[u], scope.means[v]), one + two)
 
 
 def _constant_labels(atom: Atom) -> tuple[AnyLabel, ...]:
-    from sigprop.engine.nodes import Add, Const, Map, Mul
-
     if isinstance(atom.node, Const):
         return atom.labels
     if atom.linear or not isinstance(atom.node, Add | Mul | Map):
@@ -101,94 +146,6 @@ def _constant_labels(atom: Atom) -> tuple[AnyLabel, ...]:
     return union(inner)
 
 
-def _array(named: Named | None, layout: Sequence[AnyLabel]) -> Any:
-    return jnp.zeros((1,) * len(layout)) if named is None else aligned(named, layout)
-
-
-def _named(query: Query, estimate: Any, layout: Sequence[AnyLabel]) -> Named:
-    value, error, method = estimate
-    query.methods.add(method)
-    query.note_error(value, error)
-    array = jnp.asarray(value)
-    kept = [i for i, label in enumerate(layout) if array.shape[i] == label.size and label.size > 1]
-    shape = [array.shape[i] for i in kept]
-    return Named(tuple(layout[i] for i in kept), array.reshape(shape))
-
-
-def _product(atoms: Sequence[Atom], layout: Sequence[AnyLabel]) -> Any:
-    functions = [univariate(a, layout) for a in atoms]
-    if len(functions) == 1:
-        return functions[0]
-    if len(functions) == 2 and functions[0] is functions[1]:
-        return _Squared(functions[0])
-    return _Product(tuple(functions))
-
-
-class _Product:
-    """A product of functions that is hashable by its factors, so that its recognition is cached."""
-
-    def __init__(self, functions: tuple[Any, ...]) -> None:
-        self.functions = functions
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Product) and self.functions == other.functions
-
-    def __hash__(self) -> int:
-        return hash(self.functions)
-
-    def __call__(self, u: Any) -> Any:
-        out = self.functions[0](u)
-        for f in self.functions[1:]:
-            out = out * f(u)
-        return out
-
-
-class _Squared(_Product):
-    def __init__(self, function: Any) -> None:
-        super().__init__((function, function))
-
-
-def _one(query: Query, curved: Sequence[Atom], u: Variable, degree: int, mean: Named | None, var: Named | None,
-         layout: Sequence[AnyLabel]) -> Named:
-    variance = _array(var, layout)
-    f = _product(curved, layout)
-    if degree == 0 and len(curved) == 2 and mean is None and isinstance(f, _Squared):
-        g = f.functions[0]
-        return _named(query, moment2(g, g, variance, variance, variance), layout)
-    centre = 0.0 if mean is None else _array(mean, layout)
-    if degree and mean is not None:
-        raise Unsound("a product of a field with a nonzero mean and a function of it is not available yet")
-    return _named(query, moment1(f, centre, variance, degree), layout)
-
-
-def _two(query: Query, curved: Sequence[Atom], variables: Sequence[Variable], means: dict, cov: Covariances,
-         layout: Sequence[AnyLabel]) -> Named:
-    u, v = variables
-    f = _product([a for a in curved if a.variables == (u,)], layout)
-    g = _product([a for a in curved if a.variables == (v,)], layout)
-    centres = [0.0 if means[w] is None else _array(means[w], layout) for w in (u, v)]
-    return _named(query, moment2(f, g, _array(cov[u, u], layout), _array(cov[v, v], layout), _array(cov[u, v], layout),
-                                 *centres), layout)
-
-
-def _many(query: Query, group: Sequence[Atom], means: dict, cov: Covariances, layout: Sequence[AnyLabel]) -> Named:
-    names = list(means)
-    shape = jnp.broadcast_shapes(*[_array(n, layout).shape for n in [*cov.values(), *means.values()]])
-    full = [[jnp.broadcast_to(_array(cov[u, v], layout), shape) for v in names] for u in names]
-    matrix = jnp.stack([jnp.stack(row, -1) for row in full], -2)
-    centre = jnp.stack([jnp.broadcast_to(_array(means[u], layout), shape) for u in names], -1)
-
-    def f(x: Any) -> Any:
-        values = {u: x[..., k] for k, u in enumerate(names)}
-        memo: dict = {}
-        out: Any = 1.0
-        for a in group:
-            out = out * evaluate(a.node, a.labels, values, layout, memo)
-        return out
-
-    return _named(query, moment_many(f, centre, matrix), layout)
-
-
 def _isserlis(query: Query, fields: Sequence[Variable], cov: Covariances) -> Named:
     """Moments of Gaussian fields by pairings (Isserlis 1918), means included."""
     terms = list(_pairings(list(fields)))
@@ -197,8 +154,6 @@ def _isserlis(query: Query, fields: Sequence[Variable], cov: Covariances) -> Nam
         factors = [cov[u, v] for u, v in pairs] + [query.mean(w) for w in single]
         if all(f is not None for f in factors):
             out.append(multiply([f for f in factors if f is not None]))
-    from sigprop.engine.labels import add
-
     return add(out)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import jax
-
+from sigprop.arrays import concrete
 from sigprop.engine.build import Pool
 from sigprop.engine.query import Query
 from sigprop.engine.values import Field, Known, Unknown, Value, known
 from sigprop.errors import MissingRule, SigpropError, Unsound
-from sigprop.tracing import Graph, Op, apply_op
+from sigprop.tracing import Graph, Op, apply_op, on_host
+from sigprop.types import Note
 
 Rule = Callable[..., Sequence[Value]]
 
@@ -59,7 +58,7 @@ def _step(context: Context, op: Op, args: Sequence[Value]) -> Sequence[Value]:
     if op.name.startswith("random:") and op.name in context.rules:
         return context.rules[op.name](context, op, *args)
     if all(isinstance(arg, Known) for arg in args):
-        return [Known(a) for a in _constant(op, [arg.array for arg in args if isinstance(arg, Known)])]
+        return _constant(op, [arg for arg in args if isinstance(arg, Known)])
     rule = context.rules.get(op.name)
     place = f"{op.path or 'the model'} ({op.source})"
     if rule is None:
@@ -77,13 +76,13 @@ def _step(context: Context, op: Op, args: Sequence[Value]) -> Sequence[Value]:
         raise placed from error
 
 
-def _constant(op: Op, arrays: Sequence[Any]) -> list[Any]:
-    """Evaluate a deterministic operation, at trace time when nothing is traced."""
-    if any(isinstance(a, jax.core.Tracer) for a in arrays):
-        return apply_op(op, arrays)
-    with jax.ensure_compile_time_eval():
-        out = apply_op(op, arrays)
-    return [known(a).array for a in out]
+def _constant(op: Op, args: Sequence[Known]) -> list[Value]:
+    """Evaluate a deterministic operation, at trace time and in float64 when nothing is traced."""
+    note = Note.of(arg.note for arg in args)
+    arrays = [arg.array for arg in args]
+    if not all(map(concrete, arrays)):
+        return [Known(a, note) for a in apply_op(op, arrays)]
+    return [known(a, note) for a in on_host(op, arrays)]
 
 
 __all__ = ["Context", "Field", "Known", "Rule", "Unknown", "Value", "interpret"]

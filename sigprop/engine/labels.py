@@ -1,7 +1,8 @@
 """Index labels of a query and arrays whose axes carry them.
 
 Asking for the moment of fields means giving each dim of each field a label: a repeated label is the same index, distinct labels
-range independently (the outer product). An array that does not vary along a label simply lacks it.
+range independently (the outer product). An array that does not vary along a label simply lacks it. A common power of two is kept
+apart from the array, so that a thousand layers neither overflow nor underflow, and with it how the numbers were obtained.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import opt_einsum
 
+from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine.nodes import same_array
+from sigprop.types import EXACT, Note
 
 
 class Label(NamedTuple):
@@ -45,10 +49,16 @@ AnyLabel = Label | Derived
 
 
 class Named(NamedTuple):
-    """An array whose axis ``i`` is indexed by ``labels[i]``."""
+    """``array * 2**exponent``, whose axis ``i`` is indexed by ``labels[i]``; ``note`` holds its relative error and its method."""
 
     labels: tuple[AnyLabel, ...]
     array: Any
+    exponent: Any = 0
+    note: Note = EXACT
+
+    def plain(self) -> Any:
+        """The array itself; may overflow or underflow."""
+        return scaled(self.array, self.exponent)
 
 
 def bases(label: AnyLabel) -> tuple[Label, ...]:
@@ -61,21 +71,22 @@ def union(groups: Iterable[Sequence[AnyLabel]]) -> tuple[AnyLabel, ...]:
 
 
 def aligned(named: Named, labels: Sequence[AnyLabel]) -> Any:
-    """The array with axes in the order of ``labels``, of length 1 where it does not vary."""
+    """The array, without its exponent, with axes in the order of ``labels``, of length 1 where it does not vary."""
+    xp = namespace(named.array)
     if not named.labels:
-        return jnp.reshape(named.array, (1,) * len(labels))
+        return xp.reshape(named.array, (1,) * len(labels))
     order = [label for label in labels if label in named.labels]
-    array = jnp.transpose(named.array, [named.labels.index(label) for label in order])
+    array = xp.transpose(named.array, [named.labels.index(label) for label in order])
     sizes = iter(array.shape)
     return array.reshape([next(sizes) if label in named.labels else 1 for label in labels])
 
 
 def multiply(factors: Sequence[Named]) -> Named:
     labels = union(f.labels for f in factors)
-    out: Any = 1.0
+    out: Any = np.ones(())
     for factor in factors:
         out = out * aligned(factor, labels)
-    return Named(labels, out if factors else jnp.ones(()))
+    return Named(labels, out, sum(f.exponent for f in factors), Note.of(f.note for f in factors))
 
 
 NOTHING = Named((), np.zeros(()))  # the moment that vanishes identically
@@ -86,31 +97,84 @@ def is_nothing(named: Named) -> bool:
 
 
 def add(terms: Sequence[Named]) -> Named:
+    terms = [t for t in terms if not is_nothing(t)]
     if not terms:
         return NOTHING
+    if len(terms) == 1:
+        return terms[0]
     labels = union(t.labels for t in terms)
+    exponent = _largest([t.exponent for t in terms])
     out: Any = 0.0
     for term in terms:
-        out = out + aligned(term, labels)
+        out = out + scaled(aligned(term, labels), term.exponent - exponent)
     shape = tuple(label.size for label in labels)
-    return Named(labels, jnp.broadcast_to(out, shape))
+    return Named(labels, namespace(out).broadcast_to(out, shape), exponent, Note.largest(t.note for t in terms))
+
+
+def _largest(exponents: Sequence[Any]) -> Any:
+    if all(isinstance(e, int) for e in exponents):
+        return max(exponents)
+    out = exponents[0]
+    for e in exponents[1:]:
+        out = jnp.maximum(out, e)
+    return out
+
+
+def normalised(named: Named) -> Named:
+    """The same numbers with a largest entry near 1. Exponents are even, so that standard deviations have one too."""
+    array, old = named.array, named.exponent
+    if concrete(array) and isinstance(old, int):
+        top = float(np.max(np.abs(array), initial=0.0))
+        if not 0 < top < np.inf:
+            return named._replace(exponent=0)
+        size = int(np.frexp(top)[1]) + old
+        new = 0 if abs(size) < 64 else 2 * (size // 2)
+        return named if new == old else named._replace(array=scaled(array, old - new), exponent=new)
+    top = jnp.max(jnp.abs(array))
+    new = jnp.where(top > 0, 2 * ((jnp.frexp(top)[1] + old) // 2), 0)
+    return named._replace(array=scaled(array, old - new), exponent=new)
 
 
 def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
     """Sum the product of ``factors`` over labels in one planned einsum, never forming the outer product first."""
-    present = set(union(f.labels for f in factors))
-    scale = float(np.prod([label.size for label in summed if label not in present], dtype=float))
+    present = union(f.labels for f in factors)
+    note, exponent = Note.of(f.note for f in factors), sum(f.exponent for f in factors)
     summed_set = set(summed)
-    keep = tuple(label for label in union(f.labels for f in factors) if label not in summed_set)
-    if not factors:
-        return Named((), jnp.asarray(scale))
-    if len(factors) == 1:
-        axes = tuple(i for i, label in enumerate(factors[0].labels) if label in summed_set)
-        return Named(keep, (jnp.sum(factors[0].array, axis=axes) if axes else factors[0].array) * scale)
+    scale: Any = float(np.prod([label.size for label in summed_set if label not in present], dtype=float))
+    keep = tuple(label for label in present if label not in summed_set)
+    for factor in factors:
+        if not factor.labels:
+            scale = scale * factor.array
+    arrays = [f for f in factors if f.labels]
+    if not arrays:
+        return Named((), np.ones(()) * scale, exponent, note)
+    if len(arrays) == 1:
+        axes = tuple(i for i, label in enumerate(arrays[0].labels) if label in summed_set)
+        out = arrays[0].array.sum(axis=axes) if axes else arrays[0].array
+        kept = tuple(label for label in arrays[0].labels if label not in summed_set)
+        return Named(kept, out * scale, exponent, note)
     letter = {label: string.ascii_letters[i] for i, label in enumerate(present)}
-    terms = ["".join(letter[label] for label in f.labels) for f in factors]
-    spec = ",".join(terms) + "->" + "".join(letter[label] for label in keep)
-    return Named(keep, jnp.einsum(spec, *(f.array for f in factors), optimize="optimal", precision="highest") * scale)
+    spec = ",".join("".join(letter[label] for label in f.labels) for f in arrays)
+    spec += "->" + "".join(letter[label] for label in keep)
+    values = [f.array for f in arrays]
+    if namespace(*values) is np:
+        out = opt_einsum.contract(spec, *values, optimize="auto")
+    else:
+        out = jnp.einsum(spec, *values, optimize="auto", precision="highest")
+    return Named(keep, out * scale, exponent, note)
+
+
+def stack(label: AnyLabel, blocks: Sequence[tuple[Label, Named]]) -> Named:
+    """Join blocks along ``label``."""
+    kept = tuple(la for la in union([b.labels for _, b in blocks]) if la not in {f for f, _ in blocks})
+    exponent = _largest([b.exponent for _, b in blocks])
+    arrays = []
+    for fresh, block in blocks:
+        order = (*kept, fresh)
+        full = scaled(aligned(block, order), block.exponent - exponent)
+        arrays.append(namespace(full).broadcast_to(full, tuple(la.size for la in order)))
+    joined = namespace(*arrays).concatenate(arrays, axis=-1)
+    return Named((*kept, label), joined, exponent, Note.largest(b.note for _, b in blocks))
 
 
 def resolve(named: Named) -> Named:
@@ -120,11 +184,10 @@ def resolve(named: Named) -> Named:
     out = union(bases(label) for label in named.labels)
     indices = []
     for label in named.labels:
-        own = bases(label)
         table = label.table if isinstance(label, Derived) else np.arange(label.size)
-        index = Named(own, table)
-        indices.append(aligned(index, out))
-    return Named(out, named.array[tuple(indices)])
+        indices.append(aligned(Named(bases(label), table), out))
+    array = named.array if namespace(named.array, *indices) is np else jnp.asarray(named.array)
+    return named._replace(labels=out, array=array[tuple(indices)])
 
 
 def unit(labels: Sequence[AnyLabel], others: Sequence[AnyLabel]) -> Named | None:
@@ -142,5 +205,5 @@ def unit(labels: Sequence[AnyLabel], others: Sequence[AnyLabel]) -> Named | None
         left, right = (
             aligned(Named(bases(x), x.table if isinstance(x, Derived) else np.arange(x.size)), out) for x in (a, b)
         )
-        factors.append(Named(out, (left == right) * jnp.ones(())))
-    return multiply(factors) if factors else Named((), jnp.ones(()))
+        factors.append(Named(out, (left == right) * 1.0))
+    return multiply(factors) if factors else Named((), np.ones(()))

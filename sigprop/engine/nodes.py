@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sigprop.types import Note
+
 
 class Dim(NamedTuple):
     """One factor of an axis: ``kind`` is ``"site"`` or ``"chan"``."""
@@ -49,6 +51,7 @@ class Const(Node):
     """A deterministic array over exactly its dims."""
 
     array: Any
+    note: Note
 
 
 @dataclass(frozen=True, eq=False, repr=False)

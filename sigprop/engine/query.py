@@ -7,13 +7,12 @@ It is linear where the graph is linear (sums, indexing, constants) and an expect
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from sigprop.arrays import namespace, scaled
 from sigprop.engine.build import Pool
 from sigprop.engine.elementwise import atom_of, variables
 from sigprop.engine.expectation import group_moment
@@ -27,17 +26,27 @@ from sigprop.engine.labels import (
     bases,
     contract,
     is_nothing,
-    multiply,
+    normalised,
     resolve,
+    stack,
     union,
     unit,
 )
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Sum, Take
 from sigprop.errors import Unsound
+from sigprop.types import Note
 
 Factor = tuple[Node, tuple[AnyLabel, ...]]
 Products = list[list[Named]]
-_DEPTH = 100_000
+_DEPTH = 30  # nested questions before the stack is unwound
+
+
+class _Deep(Exception):
+    """Carries a question met too far down the stack to the outermost one, which answers it first."""
+
+    def __init__(self, factors: Sequence[Factor]) -> None:
+        super().__init__("nested moments")
+        self.factors = factors
 
 
 class Query:
@@ -46,35 +55,75 @@ class Query:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.memo: dict[Any, Named] = {}
-        self.methods: set[str] = set()
-        self.error: Any = 0.0  # largest relative error of an expectation so far
+        self.depth = 0
         pool.query = self
-
-    def note_error(self, value: Any, error: Any) -> None:
-        scale = jnp.maximum(jnp.max(jnp.abs(value)), jnp.finfo(jnp.asarray(value).dtype).tiny)
-        self.error = jnp.maximum(self.error, jnp.max(error) / scale)
 
     def moment(self, factors: Sequence[Factor]) -> Named:
         """Expectation of the product of the fields; axes are the plain labels."""
+        if self.depth:
+            return self._moment(factors)
+        waiting = [list(factors)]
+        while True:
+            try:
+                found = self._moment(waiting[-1])
+            except _Deep as deep:
+                waiting.append(list(deep.factors))
+                continue
+            waiting.pop()
+            if not waiting:
+                return found
+
+    def _moment(self, factors: Sequence[Factor]) -> Named:
         factors = sorted(factors, key=lambda f: f[0].id)
         key, back, plain = self._canonical(factors)
         if key not in self.memo:
-            if sys.getrecursionlimit() < _DEPTH:  # the recursion is as deep as the network
-                sys.setrecursionlimit(_DEPTH)
-            products = self._products(plain)
-            self.memo[key] = add([contract(p, ()) if len(p) > 1 else p[0] for p in products])
+            if self.depth >= _DEPTH:  # Python's stack is shallower than a network may be
+                raise _Deep(factors)
+            self.depth += 1
+            try:
+                products = [p for p in self._products(plain) if not any(map(is_nothing, p))]
+                found = add([contract(p, ()) if len(p) > 1 else p[0] for p in products])
+                self.memo[key] = self._with_diagonal(plain, found)
+            finally:
+                self.depth -= 1
         found = self.memo[key]
-        return resolve(Named(tuple(back.get(label, label) for label in found.labels), found.array))
+        return resolve(found._replace(labels=tuple(back.get(label, label) for label in found.labels)))
 
-    def mean_of_sum(self, child: tuple[Node, tuple[int, ...]], summed: Sequence[Dim], dims: Sequence[Dim]) -> Any:
-        """Mean of a sum over dims as ``(array, positions of its axes in dims)``."""
+    def _with_diagonal(self, factors: list[Factor], found: Named) -> Named:
+        """Where both indices of a covariance agree it is the variance: else rounding would grow where chaos amplifies it."""
+        if len(factors) != 2 or factors[0][0] is not factors[1][0] or isinstance(factors[0][0], Leaf | Const) or is_nothing(found):
+            return found
+        (node, one), (_, two) = factors
+        pairs = [(a, b) for a, b in zip(one, two, strict=True) if a != b]
+        labels = [label for pair in pairs for label in pair]
+        plain = all(isinstance(label, Label) and label.kind == "site" for label in labels)
+        if not pairs or not plain or len(set(labels)) != len(labels) or any(la not in found.labels for la in labels):
+            return found
+        variance = self._moment([(node, one), (node, one)])
+        if not set(variance.labels) <= set(found.labels):
+            return found
+        equal: Any = True
+        for a, b in pairs:
+            equal = equal & (aligned(Named((a,), np.arange(a.size)), found.labels) == aligned(Named((b,), np.arange(b.size)), found.labels))
+        inner = aligned(variance, [la for la in found.labels if la not in {b for _, b in pairs}])
+        shape = iter(inner.shape)
+        seconds = {b for _, b in pairs}
+        inner = inner.reshape([1 if la in seconds else next(shape) for la in found.labels])
+        xp = namespace(found.array, inner)
+        array = xp.where(equal, scaled(inner, variance.exponent - found.exponent), found.array)
+        return found._replace(array=array, note=Note.largest((found.note, variance.note)))
+
+    def mean_of_sum(self, child: tuple[Node, tuple[int, ...]], summed: Sequence[Dim],
+                    dims: Sequence[Dim]) -> tuple[Any, tuple[int, ...], Note]:
+        """Mean of a sum over dims as an array, the positions of its axes in ``dims``, and its note."""
         node, index = child
-        labels = [Label(i, (dims + tuple(summed))[i].kind, (dims + tuple(summed))[i].size) for i in index]  # type: ignore[operator]
+        every = (*dims, *summed)
+        labels = [Label(i, every[i].kind, every[i].size) for i in index]
         mean = self.moment([(node, tuple(labels))])
         total = contract([mean], [label for label in labels if label.number >= len(dims)])
-        order = sorted(total.labels, key=lambda label: label.number)  # type: ignore[union-attr]
-        array = jnp.transpose(total.array, [total.labels.index(label) for label in order])
-        return array, tuple(label.number for label in order)  # type: ignore[union-attr]
+        order = sorted(label.number for label in total.labels if isinstance(label, Label))
+        by_number = {label.number: label for label in total.labels if isinstance(label, Label)}
+        return aligned(total._replace(array=total.plain()), [by_number[n] for n in order]), tuple(order), total.note
 
     # canonical patterns, so that equal questions are asked once
 
@@ -130,7 +179,7 @@ class Query:
     def _reduce(self, node: Node, labels: tuple[AnyLabel, ...], rest: list[Factor]) -> Products | None:
         """Take one linear operation off a factor, if it has one on top."""
         if isinstance(node, Const):
-            own = Named(labels, jnp.asarray(node.array))
+            own = Named(labels, node.array, note=node.note)
             return [[own, *p] for p in self._products(rest)] if rest else [[own]]
         if isinstance(node, Concat):
             return self._split(node, labels, rest)
@@ -142,10 +191,7 @@ class Query:
         if node.gaussian and not self._pure(rest):
             return None  # stays whole: a variable of a nonlinear expectation
         if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
-            out: Products = []
-            for n, i in node.children:
-                out += self._products([*rest, (n, tuple(labels[j] for j in i))])
-            return out
+            return [[self.moment([*rest, (n, tuple(labels[j] for j in i))])] for n, i in node.children]
         if isinstance(node, Sum) and not any(node.iid):
             fresh = self._fresh([labels, *(la for _, la in rest)], node.summed)
             every = (*labels, *fresh)
@@ -157,7 +203,8 @@ class Query:
         """Take the site-dependent constant off a function of one variable, which stays whole."""
         (head, index), *others = node.children
         body, used = self.pool.over(others, node.dims, self.pool.mul)
-        constant = Named(tuple(labels[j] for j in index), jnp.asarray(head.array))  # type: ignore[attr-defined]
+        assert isinstance(head, Const)
+        constant = Named(tuple(labels[j] for j in index), head.array, note=head.note)
         return [[constant, *p] for p in self._products([*rest, (body, tuple(labels[j] for j in used))])]
 
     def _pure(self, factors: list[Factor]) -> bool:
@@ -181,7 +228,7 @@ class Query:
             here = tuple(fresh if j == node.axis else labels[j] for j in range(len(labels)))
             blocks.append((fresh, self.moment([*others, (part, tuple(here[j] for j in index))])))
             low += size
-        return [[_stack(label, blocks)]]
+        return [[stack(label, blocks)]]
 
     def _restricted(self, node: Node, labels: tuple[AnyLabel, ...], label: AnyLabel, fresh: Label, derived: Derived,
                     low: int, size: int) -> Factor:
@@ -208,14 +255,14 @@ class Query:
     def covariance(self, a: Factor, b: Factor) -> Named | None:
         """Covariance of two Gaussian fields, ``None`` where it vanishes identically."""
         found = self.moment([self._centred(a), self._centred(b)])
-        return None if is_nothing(found) else found
+        return None if is_nothing(found) else normalised(found)
 
     def mean(self, a: Factor) -> Named | None:
         """Mean of a Gaussian field, ``None`` where it vanishes identically."""
         if a[0].odd_mask:
             return None
         found = self.moment([a])
-        return None if is_nothing(found) else found
+        return None if is_nothing(found) else normalised(found)
 
     def _centred(self, factor: Factor) -> Factor:
         node, labels = factor
@@ -234,7 +281,7 @@ class Query:
             if p is not q:
                 return None
             same = unit(lp, lq)
-            return None if same is None else Named(same.labels, same.array * p.variance)
+            return None if same is None else same._replace(array=same.array * p.variance)
         if not (isinstance(p, Sum) and isinstance(q, Sum)) or not p.odd_mask & q.odd_mask:
             return None
         iid_p = [d for d, yes in zip(p.summed, p.iid, strict=True) if yes]
@@ -250,16 +297,3 @@ class Query:
         dummies = tuple(dict.fromkeys((*first, *second)))
         terms = [contract(product, dummies) for product in self._products([left, right])]
         return add(terms) if terms else None
-
-
-def _stack(label: AnyLabel, blocks: Sequence[tuple[Label, Named]]) -> Named:
-    """Join blocks along ``label``."""
-    labels = union([b.labels for _, b in blocks])
-    kept = tuple(la for la in labels if la not in {f for f, _ in blocks})
-    arrays = []
-    for fresh, block in blocks:
-        array = multiply([block, Named((fresh,), jnp.ones(fresh.size))])
-        order = (*kept, fresh)
-        full = aligned(array, order)
-        arrays.append(jnp.broadcast_to(full, (*(la.size for la in kept), fresh.size)))
-    return Named((*kept, label), jnp.concatenate(arrays, axis=-1))

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
 import numpy as np
 
+from sigprop.arrays import concrete
+from sigprop.engine.labels import Label, is_nothing
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take
 from sigprop.errors import Unsound
 
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 
 def build_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    """Sum ``child`` over the index positions past ``len(dims)``; remembered, since sums of sums share their terms."""
+    key = (child[0].id, tuple(child[1]), summed, dims)
+    if key not in pool.sums:
+        pool.sums[key] = _build(pool, child, summed, dims)
+    return pool.sums[key]
+
+
+def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
     node, index = child
     count = len(dims)
     absent = [k for k in range(len(summed)) if count + k not in index]
@@ -60,10 +69,9 @@ def _spread(node: Node, dims: Sequence[Dim]) -> Occurrence:
 
 def _sum_const(pool: Pool, node: Const, index: Sequence[int], dims: Sequence[Dim]) -> Node:
     axes = tuple(k for k, i in enumerate(index) if i >= len(dims))
-    xp = np if isinstance(node.array, np.ndarray | np.generic) else jnp
     kept = [i for i in index if i < len(dims)]
-    array = xp.sum(xp.asarray(node.array), axis=axes)
-    return pool._lift((pool.const(array, [dims[i] for i in kept]), tuple(kept)), dims)
+    array = node.array.sum(axis=axes)
+    return pool._lift((pool.const(array, [dims[i] for i in kept], node.note), tuple(kept)), dims)
 
 
 def _sum_concat(pool: Pool, node: Concat, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
@@ -91,11 +99,15 @@ def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tu
     chan = [k for k, d in enumerate(summed) if node.dims[positions[k]].kind == "chan" or d.kind == "chan"]
     if any(not iid[k] for k in chan):
         if node.odd_mask:
+            split = _distributed(pool, child, summed, dims)
+            if split is not None:
+                return split
             raise Unsound(
                 "a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit "
                 "is not Gaussian. Multiply by the shared factor after the sum."
             )
-        return _law_of_large_numbers(pool, child, summed, dims)
+        split = _distributed(pool, child, summed, dims)
+        return _law_of_large_numbers(pool, child, summed, dims) if split is None else split
     odd = {leaf: frozenset(index[d] for d in found if index[d] < count) for leaf, found in node.odd.items()}
     weighted = isinstance(node, Mul) and len([c for c in node.children if not isinstance(c[0], Const)]) > 1
     normal = any(iid)
@@ -120,6 +132,43 @@ def _mixture(node: Node, index: Sequence[int], count: int, summed: Sequence[Dim]
     return not normal and terms < 32
 
 
+def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
+    """A sum of terms that have no common sign symmetry, term by term.
+
+    Weights with a mean, ``sum_j h_j (m + z_j)``, become ``m sum_j h_j``, with a mean, plus a Gaussian field.
+    """
+    node, index = child
+    if isinstance(node, Add):
+        return pool.add([_spread(build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims), dims) for n, i in node.children], dims)
+    if not isinstance(node, Mul):
+        return None
+    factors = [(n, tuple(index[j] for j in i)) for n, i in node.children]
+    for k, (factor, _) in enumerate(factors):
+        if isinstance(factor, Add) and any(isinstance(n, Const) for n, _ in factor.children):
+            every = (*dims, *summed)
+            total = pool.distributed(factors[:k] + factors[k + 1:], factors[k], every)
+            return build_sum(pool, _spread(total, every), summed, dims)
+    return None
+
+
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
-    array, used = pool.query.mean_of_sum(child, summed, dims)
-    return pool._lift((pool.const(array, [dims[i] for i in used]), tuple(used)), dims)
+    array, used, note = pool.query.mean_of_sum(child, summed, dims)
+    if concrete(array):
+        _refuse_vanishing(pool, child, summed, array)
+    return pool._lift((pool.const(array, [dims[i] for i in used], note), tuple(used)), dims)
+
+
+def _refuse_vanishing(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], mean: np.ndarray) -> None:
+    """A mean that vanishes without a symmetry behind it: then the fluctuations dropped beside it are all there is."""
+    top = float(np.max(np.abs(mean), initial=0.0))
+    node, index = child
+    labels = tuple(Label(i, d.kind, d.size) for i, d in zip(index, node.dims, strict=True))
+    if top > 0:
+        return
+    second = pool.query.moment([(node, labels), (node, labels)])
+    terms = float(np.prod([d.size for d in summed], dtype=float))
+    if top <= 1e-9 * terms * float(np.sqrt(np.max(np.abs(second.plain()), initial=0.0))) and not is_nothing(second):
+        raise Unsound(
+            "a sum over channels whose mean vanishes although no sign symmetry of the weights says so (tied or repeated weights, an "
+            "activation centred for one variance): its infinite-width limit is not known here. Untie the weights."
+        )

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sigprop.engine.build import Pool, concrete
+from sigprop.arrays import concrete, host, namespace
+from sigprop.engine.build import Pool
 from sigprop.engine.nodes import Const, Dim, Node, Occurrence
 from sigprop.errors import MissingRule
+from sigprop.types import EXACT, Note
 
 
 class Factor(NamedTuple):
@@ -28,20 +28,19 @@ Axes = tuple[tuple[Factor, ...], ...]
 
 @dataclass(frozen=True)
 class Known:
-    """A deterministic array."""
+    """A deterministic array; ``note`` tells how exactly it is known."""
 
     array: Any
+    note: Note = EXACT
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(np.shape(self.array))
 
 
-def known(array: Any) -> Known:
-    """A deterministic value: on the host unless it is traced or a typed key, so that it can be compared and hashed."""
-    if not concrete(array) or jax.dtypes.issubdtype(jax.numpy.result_type(array), jax.dtypes.prng_key):
-        return Known(array)
-    return Known(np.asarray(array, jax.dtypes.canonicalize_dtype(np.asarray(array).dtype)))
+def known(array: Any, note: Note = EXACT) -> Known:
+    """A deterministic value, on the host unless it is traced or a typed key, so that it can be compared and hashed."""
+    return Known(host(array), note)
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,15 @@ def settle(node: Node, dims: Sequence[Dim], axes: Axes) -> Value:
     if not isinstance(node, Const):
         return Field(node, axes)
     array = node.array
-    xp = np if concrete(array) else jnp
+    xp = namespace(array)
     if len(node.dims) != len(dims):
-        return Known(xp.broadcast_to(array, [prod(f.size for f in a) for a in axes]))
+        return Known(xp.broadcast_to(array, [prod(f.size for f in a) for a in axes]), node.note)
     flat = [f for axis in axes for f in axis]
     used = [f.ref for f in flat if f.ref is not None]
     array = xp.transpose(array, [*used, *[d for d in range(len(dims)) if d not in used]]) if used else array
     array = xp.reshape(array, [f.size if f.ref is not None else 1 for f in flat])
     array = xp.broadcast_to(array, [f.size for f in flat])
-    return Known(xp.reshape(array, [prod(f.size for f in a) for a in axes]))
+    return Known(xp.reshape(array, [prod(f.size for f in a) for a in axes]), node.note)
 
 
 def split(pool: Pool, value: Field, ref: int, sizes: Sequence[int]) -> Field:
@@ -141,14 +140,12 @@ def common_sizes(lists: Sequence[Sequence[int]]) -> list[int]:
     return out
 
 
-def constant_occurrence(pool: Pool, array: Any, sizes: Sequence[Sequence[int]], where: Sequence[Sequence[int]],
+def constant_occurrence(pool: Pool, value: Known, sizes: Sequence[Sequence[int]], where: Sequence[Sequence[int]],
                         dims: Sequence[Dim]) -> Occurrence:
     """A deterministic array as a node over just the dims that it varies along; ``where`` places its factors in ``dims``."""
+    array = host(value.array)
     shape = [s if np.shape(array)[a] > 1 else 1 for a, axis in enumerate(sizes) for s in axis]
-    xp = np if concrete(array) else jnp
-    array = xp.reshape(array, shape)
-    if np.issubdtype(array.dtype, np.floating) and concrete(array):
-        array = np.asarray(array, np.float64 if array.dtype == np.float64 else np.float32)
+    array = namespace(array).reshape(array, shape)
     flat = [w for axis in where for w in axis]
     keep = []
     for k in range(len(flat)):
@@ -160,8 +157,8 @@ def constant_occurrence(pool: Pool, array: Any, sizes: Sequence[Sequence[int]], 
                 array = first
                 continue
         keep.append(k)
-    array = xp.reshape(array, [array.shape[k] for k in keep])
-    return pool.const(array, [dims[flat[k]] for k in keep]), tuple(flat[k] for k in keep)
+    array = array.reshape([array.shape[k] for k in keep])
+    return pool.const(array, [dims[flat[k]] for k in keep], value.note), tuple(flat[k] for k in keep)
 
 
 def combine(pool: Pool, values: Sequence[Value]) -> tuple[list[Dim], list[Occurrence], Axes]:
@@ -203,7 +200,7 @@ def _scalar(value: Value, rank: int) -> Value:
     if isinstance(value, Field):
         return Field(value.node, ((),) * rank)
     assert isinstance(value, Known)
-    return Known((np if concrete(value.array) else jnp).reshape(value.array, (1,) * rank))
+    return Known(namespace(value.array).reshape(value.array, (1,) * rank), value.note)
 
 
 def _occurrence(pool: Pool, value: Value, sizes: list[list[int]], where: list[list[int]], dims: list[Dim]) -> Occurrence:
@@ -215,4 +212,4 @@ def _occurrence(pool: Pool, value: Value, sizes: list[list[int]], where: list[li
                     index[f.ref] = where[axis][k]
         return value.node, tuple(index)
     assert isinstance(value, Known)
-    return constant_occurrence(pool, value.array, sizes, where, dims)
+    return constant_occurrence(pool, value, sizes, where, dims)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax.numpy as jnp
-
+from sigprop.arrays import namespace
 from sigprop.gaussian.families import Family
 
 
@@ -29,56 +28,63 @@ def closed_form(f: Family, g: Family, k11: Any, k22: Any, k12: Any) -> Any | Non
 
 def _sine(k11: Any, k22: Any, k12: Any) -> Any:
     """sqrt(k11 k22 - k12^2), without cancellation beyond that of its inputs."""
-    root = jnp.sqrt(k11 * k22)
-    return jnp.sqrt(jnp.maximum(root - k12, 0.0) * jnp.maximum(root + k12, 0.0))
+    xp = namespace(k11, k22, k12)
+    root = xp.sqrt(k11 * k22)
+    return xp.sqrt(xp.maximum(root - k12, 0.0) * xp.maximum(root + k12, 0.0))
 
 
 def _linear_linear(p: tuple, q: tuple, k11: Any, k22: Any, k12: Any) -> Any:
     """Piecewise linear ``a x+ - b x-``: the arc-cosine kernel of degree one (Cho & Saul 2009, eq. 6)."""
+    xp = namespace(k11, k22, k12)
     (a, b), (c, d) = p, q
     if a == b and c == d:
         return a * c * k12 + 0 * k11 * k22
     sine = _sine(k11, k22, k12)
-    angle = jnp.arctan2(sine, k12)
-    plus = (sine + (jnp.pi - angle) * k12) / (2 * jnp.pi)  # E[u+ v+]
-    minus = (sine - angle * k12) / (2 * jnp.pi)  # E[u+ v-]
-    plus = jnp.where(k11 * k22 > 0, plus, 0.0)
-    minus = jnp.where(k11 * k22 > 0, minus, 0.0)
+    angle = xp.arctan2(sine, k12)
+    plus = (sine + (xp.pi - angle) * k12) / (2 * xp.pi)  # E[u+ v+]
+    minus = (sine - angle * k12) / (2 * xp.pi)  # E[u+ v-]
+    plus = xp.where(k11 * k22 > 0, plus, 0.0)
+    minus = xp.where(k11 * k22 > 0, minus, 0.0)
     return (a * c + b * d) * plus - (a * d + b * c) * minus
 
 
 def _angle(k11: Any, k22: Any, k12: Any) -> Any:
-    return jnp.where(k11 * k22 > 0, jnp.arctan2(_sine(k11, k22, k12), k12), jnp.pi / 2)
+    xp = namespace(k11, k22, k12)
+    return xp.where(k11 * k22 > 0, xp.arctan2(_sine(k11, k22, k12), k12), xp.pi / 2)
 
 
 def _step_step(p: tuple, q: tuple, k11: Any, k22: Any, k12: Any) -> Any:
+    xp = namespace(k11, k22, k12)
     (a, b), (c, d) = p, q
     angle = _angle(k11, k22, k12)
-    same, other = (jnp.pi - angle) / (2 * jnp.pi), angle / (2 * jnp.pi)
+    same, other = (xp.pi - angle) / (2 * xp.pi), angle / (2 * xp.pi)
     return (a * c + b * d) * same + (a * d + b * c) * other
 
 
 def _linear_step(p: tuple, q: tuple, k11: Any, k22: Any, k12: Any) -> Any:
     """E[u+ 1(v>0)] = (sqrt(k11) + k12/sqrt(k22)) / (2 sqrt(2 pi)), by conditioning on v."""
+    xp = namespace(k11, k22, k12)
     (a, b), (c, d) = p, q
-    s1 = jnp.sqrt(k11)
-    s2 = jnp.where(k22 > 0, k12 / jnp.sqrt(jnp.where(k22 > 0, k22, 1.0)), 0.0)
-    high, low = (s1 + s2) / (2 * jnp.sqrt(2 * jnp.pi)), (s1 - s2) / (2 * jnp.sqrt(2 * jnp.pi))
+    s1 = xp.sqrt(k11)
+    s2 = xp.where(k22 > 0, k12 / xp.sqrt(xp.where(k22 > 0, k22, 1.0)), 0.0)
+    high, low = (s1 + s2) / (2 * xp.sqrt(2 * xp.pi)), (s1 - s2) / (2 * xp.sqrt(2 * xp.pi))
     return a * (c * high + d * low) - b * (c * low + d * high)
 
 
 def _erf_erf(p: tuple, q: tuple, k11: Any, k22: Any, k12: Any) -> Any:
     """Williams 1997, eq. 10."""
+    xp = namespace(k11, k22, k12)
     (a, b, c), (d, e, h) = p, q
-    ratio = 2 * c * h * k12 / jnp.sqrt((1 + 2 * c * c * k11) * (1 + 2 * h * h * k22))
-    return a * d + b * e * 2 / jnp.pi * jnp.arcsin(ratio)
+    ratio = 2 * c * h * k12 / xp.sqrt((1 + 2 * c * c * k11) * (1 + 2 * h * h * k22))
+    return a * d + b * e * 2 / xp.pi * xp.arcsin(ratio)
 
 
 def _gelu_gelu(p: tuple, q: tuple, k11: Any, k22: Any, k12: Any) -> Any:
     """E[u Phi(u) v Phi(v)] by repeated Gaussian integration by parts (same result as Tsuchida et al. 2021)."""
+    xp = namespace(k11, k22, k12)
     (a, c), (b, d) = p, q
     k11, k22, k12 = c * c * k11, d * d * k22, c * d * k12
-    inverse = 1 / jnp.sqrt((1 + k11) * (1 + k22) - k12**2)
-    both = 0.25 + jnp.arcsin(k12 / jnp.sqrt((1 + k11) * (1 + k22))) / (2 * jnp.pi)
+    inverse = 1 / xp.sqrt((1 + k11) * (1 + k22) - k12**2)
+    both = 0.25 + xp.arcsin(k12 / xp.sqrt((1 + k11) * (1 + k22))) / (2 * xp.pi)
     rest = k11 * k22 + k12**2 * (1 - k11 / (1 + k11) - k22 / (1 + k22))
-    return a * b / (c * d) * (k12 * both + inverse / (2 * jnp.pi) * rest)
+    return a * b / (c * d) * (k12 * both + inverse / (2 * xp.pi) * rest)

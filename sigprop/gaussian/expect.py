@@ -1,165 +1,134 @@
-"""Gaussian expectations of scalar functions: closed form where recognised, else quadrature split at kinks, else sampling."""
+"""Gaussian expectations of scalar functions: closed form where recognised, else a Hermite series or split quadrature, else sampling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtri
+from scipy.special import ndtri
 
+from sigprop.arrays import namespace
 from sigprop.gaussian.closed import closed_form
-from sigprop.gaussian.families import recognize
-from sigprop.types import Estimate
+from sigprop.gaussian.families import Family, recognize
+from sigprop.gaussian.functions import Function, product
+from sigprop.gaussian.quadrature import composite, double, series
+from sigprop.types import METHODS, Estimate
 
-_REACH = 8.5  # standard deviations; the mass beyond is 2e-17
-_PANELS = 6
-_CHUNK = 1 << 24  # function values held at once
-
-
-def _rule(order: int) -> tuple[np.ndarray, np.ndarray]:
-    nodes, weights = np.polynomial.legendre.leggauss(order)
-    return (nodes + 1) / 2, weights / 2
+_CHUNK = 1 << 22  # function values held at once
+_ONE = Family("step", (1.0, 1.0))
 
 
-def _composite(edges: Any, order: int) -> tuple[Any, Any]:
-    """Nodes and normal-density weights of composite Gauss-Legendre; ``edges`` has the breakpoints on axis 0."""
-    base = jnp.linspace(-_REACH, _REACH, _PANELS + 1).reshape((-1,) + (1,) * (edges.ndim - 1))
-    base = jnp.broadcast_to(base, (_PANELS + 1, *edges.shape[1:])).astype(edges.dtype)
-    every = jnp.sort(jnp.concatenate([base, jnp.clip(edges, -_REACH, _REACH)]), axis=0)
-    nodes, weights = _rule(order)
-    width = every[1:] - every[:-1]
-    tail = (1,) * (edges.ndim - 1)
-    z = every[:-1, None] + width[:, None] * nodes.reshape(1, -1, *tail)
-    w = width[:, None] * weights.reshape(1, -1, *tail) * jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    return z.reshape(-1, *edges.shape[1:]), w.reshape(-1, *edges.shape[1:])
+def _zero(mean: Any) -> bool:
+    return isinstance(mean, float) and mean == 0
 
 
-def _breaks(kinks: tuple[float, ...], mean: Any, scale: Any) -> Any:
-    safe = jnp.where(scale > 0, scale, 1.0)
-    rows = [jnp.where(scale > 0, (k - mean) / safe, 0.0) for k in kinks]
-    return jnp.stack(rows) if rows else jnp.zeros((0, *jnp.shape(scale)), jnp.result_type(scale))
+def _rounding(value: Any) -> Estimate:
+    return Estimate(value, np.finfo(np.dtype(value.dtype)).eps * 4 * abs(value), METHODS[0])
 
 
-def moment1(f: Callable[[Any], Any], mean: Any, var: Any, degree: int = 0) -> Estimate:
-    """E[(u - mean)^degree f(u)] for u ~ N(mean, var).
+def moment1(functions: Sequence[Function], mean: Any, var: Any) -> Estimate:
+    """E[f1(u) f2(u) ...] for u ~ N(mean, var).
 
     Args:
-        f: elementwise function; it is called with the nodes on a new leading axis.
+        functions: elementwise; they are called with the nodes on a new leading axis.
         mean, var: broadcastable arrays, ``var >= 0``.
     """
-    var = jnp.asarray(var)
-    mean = jnp.broadcast_to(jnp.asarray(mean, var.dtype), jnp.broadcast_shapes(jnp.shape(mean), var.shape))
-    var = jnp.broadcast_to(var, mean.shape)
-    scale = jnp.sqrt(jnp.maximum(var, 0.0))
-    kinks = recognize(f).kinks or (0.0,)
+    families = [recognize(f).family for f in functions]
+    if _zero(mean) and len(functions) <= 2 and None not in families:
+        pair = [*families, _ONE][:2]
+        value = closed_form(pair[0], pair[1], var, var, var)  # type: ignore[arg-type]
+        if value is not None:
+            return _rounding(value)
+    f = product(functions)
+    xp = namespace(mean, var)
+    scale = xp.sqrt(xp.maximum(var, 0.0))
+    kinks = tuple(sorted({k for g in functions for k in recognize(g).kinks or (0.0,)}))
 
     def integral(order: int) -> Any:
-        z, w = _composite(_breaks(kinks, mean, scale), order)
-        return jnp.sum(w * f(mean + scale * z) * (scale * z) ** degree, axis=0)
+        z, w = composite(kinks, mean, scale, order)
+        return xp.sum(w * f(mean + scale * z), axis=0)
 
     value = integral(16)
-    return Estimate(value, jnp.abs(value - integral(12)), "quadrature")
+    return Estimate(value, abs(value - integral(12)), METHODS[1])
 
 
-def moment2(f: Callable[[Any], Any], g: Callable[[Any], Any], var1: Any, var2: Any, cov: Any, mean1: Any = 0.0,
+def moment2(functions1: Sequence[Function], functions2: Sequence[Function], var1: Any, var2: Any, cov: Any, mean1: Any = 0.0,
             mean2: Any = 0.0) -> Estimate:
-    """E[f(u) g(v)] for a Gaussian pair; arrays broadcast; any correlation in [-1, 1] and zero variances allowed."""
-    var1, var2, cov = (jnp.asarray(a) for a in (var1, var2, cov))
+    """E[f(u) g(v)], f and g products of functions, for a Gaussian pair.
+
+    Arrays broadcast; any correlation in [-1, 1] and zero variances are allowed.
+    """
+    f, g = product(functions1), product(functions2)
     one, two = recognize(f), recognize(g)
-    centred = isinstance(mean1, float) and mean1 == 0 and isinstance(mean2, float) and mean2 == 0
-    if centred and one.family is not None and two.family is not None:
+    if _zero(mean1) and _zero(mean2) and one.family is not None and two.family is not None:
         value = closed_form(one.family, two.family, var1, var2, cov)
         if value is not None:
-            return Estimate(value, jnp.finfo(value.dtype).eps * 4 * jnp.abs(value), "closed form")
-    shape = jnp.broadcast_shapes(*(jnp.shape(a) for a in (var1, var2, cov, mean1, mean2)))
-    args = [jnp.broadcast_to(jnp.asarray(a, cov.dtype), shape) for a in (var1, var2, cov, mean1, mean2)]
+            return _rounding(value)
     kinks = (one.kinks or (0.0,), two.kinks or (0.0,))
-    return _chunked(f, g, kinks, args)
+    if namespace(var1, var2, cov, mean1, mean2) is np:
+        return _host(f, g, kinks, var1, var2, cov, mean1, mean2)
+    shape = np.broadcast_shapes(*(np.shape(a) for a in (var1, var2, cov, mean1, mean2)))
+    args = [jnp.broadcast_to(jnp.asarray(a, jnp.result_type(cov)), shape) for a in (var1, var2, cov, mean1, mean2)]
+    return _traced(f, g, kinks, args)
 
 
-def _chunked(f: Any, g: Any, kinks: tuple, args: list[Any]) -> Estimate:
-    """Quadrature over rows of the leading axis when the whole would not fit."""
+def _host(f: Function, g: Function, kinks: tuple, var1: Any, var2: Any, cov: Any, mean1: Any, mean2: Any) -> Estimate:
+    """Hermite series; the entries where its error bound is too large (correlations near 1) by split quadrature."""
+    value, error = series(f, g, kinks, var1, var2, cov, mean1, mean2)
+    scale = np.max(np.abs(value), initial=0.0)
+    rough = error > 1e-13 * scale
+    if not np.any(rough):
+        return Estimate(value, error, METHODS[1])
+    args = [np.broadcast_to(a, value.shape) for a in (var1, var2, cov, mean1, mean2)]
+    if f.key is None or g.key is None:  # the functions carry arrays of their own, and cannot be cut into rows
+        better = double(f, g, kinks, args, 16)
+        return Estimate(better, abs(better - double(f, g, kinks, args, 12)), METHODS[1])
+    rows = [a[rough] for a in args]
+    size = max(1, _CHUNK // 20_000)
+    parts, errors = [], []
+    for low in range(0, len(rows[0]), size):
+        chunk = [r[low:low + size] for r in rows]
+        parts.append(double(f, g, kinks, chunk, 16))
+        errors.append(abs(parts[-1] - double(f, g, kinks, chunk, 12)))
+    fine, theirs = np.concatenate(parts), np.concatenate(errors)
+    keep = error[rough] <= theirs
+    value, error = value.copy(), error.copy()
+    value[rough], error[rough] = np.where(keep, value[rough], fine), np.where(keep, error[rough], theirs)
+    return Estimate(value, error, METHODS[1])
+
+
+def _traced(f: Function, g: Function, kinks: tuple, args: list[Any]) -> Estimate:
+    """Split quadrature, over rows of the flattened entries when the whole would not fit."""
     shape = args[0].shape
-    nodes = ((_PANELS + sum(map(len, kinks)) + len(kinks[1])) * 16) ** 2
     size = int(np.prod(shape, dtype=np.int64))
-    if size * nodes <= _CHUNK or _closes_over(f, g):
-        value = _double(f, g, kinks, args, 16)
-        return Estimate(value, jnp.abs(value - _double(f, g, kinks, args, 12)), "quadrature")
-    flat = [a.reshape(-1) for a in args]
+    if size * 20_000 <= _CHUNK or f.key is None or g.key is None:
+        value = double(f, g, kinks, args, 16)
+        return Estimate(value, abs(value - double(f, g, kinks, args, 12)), METHODS[1])
 
     def one(row: Any) -> Any:
         row = [r[None] for r in row]
-        value = _double(f, g, kinks, row, 16)
-        return value[0], jnp.abs(value - _double(f, g, kinks, row, 12))[0]
+        value = double(f, g, kinks, row, 16)
+        return value[0], abs(value - double(f, g, kinks, row, 12))[0]
 
-    value, error = jax.lax.map(one, tuple(flat), batch_size=max(1, _CHUNK // nodes))
-    return Estimate(value.reshape(shape), error.reshape(shape), "quadrature")
-
-
-def _closes_over(f: Any, g: Any) -> bool:
-    """Whether the functions carry arrays of their own (then they cannot be cut into rows)."""
-    from sigprop.gaussian.families import probe
-
-    x = np.array([0.5, 1.5, 2.5])
-    return probe(f, x) is None or probe(g, x) is None
+    value, error = jax.lax.map(one, tuple(a.reshape(-1) for a in args), batch_size=max(1, _CHUNK // 20_000))
+    return Estimate(value.reshape(shape), error.reshape(shape), METHODS[1])
 
 
-def _double(f: Any, g: Any, kinks: tuple, args: list[Any], order: int) -> Any:
-    var1, var2, cov, mean1, mean2 = args
-    s1 = jnp.sqrt(jnp.maximum(var1, 0.0))
-    slope = jnp.where(s1 > 0, cov / jnp.where(s1 > 0, s1, 1.0), 0.0)
-    rest = jnp.sqrt(jnp.maximum(var2 - slope**2, 0.0))
-    edges = jnp.concatenate([_breaks(kinks[0], mean1, s1), _breaks(kinks[1], mean2, slope), -_breaks(kinks[1], -mean2, -slope)])
-    z1, w1 = _composite(edges, order)
-    middle = mean2 + slope * z1
-    z2, w2 = _composite(_breaks(kinks[1], middle, jnp.broadcast_to(rest, middle.shape)), order)
-    inner = jnp.sum(w2 * g(middle + rest * z2), axis=0)
-    return jnp.sum(w1 * f(mean1 + s1 * z1) * inner, axis=0)
+def square_root(cov: Any) -> Any:
+    """A matrix ``a`` with ``a a^T = cov``, also where ``cov`` is singular."""
+    xp = namespace(cov)
+    values, vectors = xp.linalg.eigh(cov)
+    return vectors * xp.sqrt(xp.maximum(values, 0.0))[..., None, :]
 
 
-def moment_many(f: Callable[[Any], Any], mean: Any, cov: Any, samples: int = 4096, shifts: int = 8) -> Estimate:
-    """E[f(u)] for u ~ N(mean, cov), ``mean`` [..., p], ``cov`` [..., p, p], by a randomly shifted Kronecker lattice.
+def normal_points(samples: int, p: int, replicate: int) -> np.ndarray:
+    """``[samples, p]`` standard normal points: scrambled Sobol' (Owen 1998), a power of two of them; replicates are independent."""
+    from scipy.stats import qmc  # slow to import
 
-    The same points serve every entry; the error is the standard error over the fixed shifts.
-    """
-    p = mean.shape[-1]
-    values, vectors = jnp.linalg.eigh(cov)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[..., None, :]
-    lead = (slice(None),) + (None,) * (mean.ndim - 1)
-    offsets = np.random.default_rng(0).random((shifts, p))
-    estimates = []
-    for offset in offsets:
-        z = jnp.asarray(_lattice(samples, p, offset), mean.dtype)
-        u = jnp.einsum("...ij,nj->n...i", root, z)
-        estimates.append((jnp.mean(f(mean + u), axis=0) + jnp.mean(f(mean - u), axis=0)) / 2)
-    del lead
-    stack = jnp.stack(estimates)
-    return Estimate(jnp.mean(stack, 0), jnp.std(stack, 0, ddof=1) / np.sqrt(shifts), "sampled")
-
-
-def _lattice(samples: int, p: int, offset: np.ndarray) -> np.ndarray:
-    """Normal points of the additive recurrence with the generalised golden ratio (Roberts 2018)."""
-    ratio = 2.0
-    for _ in range(64):
-        ratio = (1 + ratio) ** (1 / (p + 1))
-    steps = ratio ** -np.arange(1, p + 1)
-    points = (offset + np.arange(1, samples + 1)[:, None] * steps) % 1.0
-    with jax.ensure_compile_time_eval():
-        clipped = np.clip(points, 1e-7, 1 - 1e-7)
-        return np.asarray(ndtri(jnp.asarray(clipped)))
-
-
-def quantiles(f: Callable[[Any], Any], mean: Any, var: Any, probs: Any) -> Any:
-    """Quantiles of f(u), u ~ N(mean, var), pooled over all entries; accurate to about 1e-3 standard deviations."""
-    z = jnp.linspace(-5.0, 5.0, 4001)
-    mean, var = jnp.broadcast_arrays(jnp.atleast_1d(mean), jnp.atleast_1d(var))
-    grid = z.reshape((-1,) + (1,) * mean.ndim)
-    values = jnp.broadcast_to(f(mean + jnp.sqrt(jnp.maximum(var, 0.0)) * grid), (len(z), *mean.shape)).reshape(-1)
-    weights = jnp.broadcast_to(jnp.exp(-(grid**2) / 2), (len(z), *mean.shape)).reshape(-1)
-    order = jnp.argsort(values)
-    mass = jnp.cumsum(weights[order])
-    index = jnp.searchsorted(mass, jnp.asarray(probs) * mass[-1])
-    return values[order][jnp.clip(index, 0, values.size - 1)]
+    if p == 0:
+        return np.zeros((samples, 0))
+    points = qmc.Sobol(p, rng=np.random.default_rng(replicate)).random(samples)
+    return ndtri(np.clip(points, 1e-12, 1 - 1e-12))

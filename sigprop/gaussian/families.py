@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import erf
+
+from sigprop.arrays import scaled
+from sigprop.gaussian.functions import Function, piecewise, steps
 
 _CACHE: dict[Any, Any] = {}
+_ASYMPTOTIC = 96  # power of two of a variance beyond which a function is its asymptote
 _TOLERANCE = 3e-7  # float32 constants inside an activation are this wrong
 
 
@@ -25,27 +27,66 @@ class Family(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What is known of a function: its family, if any, and where it has kinks or jumps."""
+    """What is known of a function.
+
+    Attributes:
+        family: its closed family, if any.
+        kinks: where it has kinks or jumps.
+        near, far: the homogeneous functions that it approaches at the origin and far from it, if any.
+    """
 
     family: Family | None
     kinks: tuple[float, ...]
+    near: Function | None = None
+    far: Function | None = None
 
 
 def probe(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray | None:
     """Values of ``f`` at ``x`` in float64, ``None`` where ``f`` is not a function of a scalar."""
     try:
         with jax.enable_x64(True), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
-            out = np.asarray(f(jnp.asarray(x, jnp.float64)), np.float64)
+            out = np.asarray(f(x), np.float64)
     except (TypeError, ValueError, jax.errors.JAXTypeError):
         return None
     return out if out.shape == x.shape else (np.broadcast_to(out, x.shape) if out.ndim == 0 else None)
 
 
 def recognize(f: Callable[[Any], Any]) -> Shape:
-    """Family and kinks of an elementwise function; cached per (hashable) function."""
-    if f not in _CACHE:
-        _CACHE[f] = _recognize(f)
-    return _CACHE[f]
+    """What is known of an elementwise function; remembered under its ``key``, if it has one."""
+    key = getattr(f, "key", None)
+    if key is None:
+        return _recognize(f)
+    if key not in _CACHE:
+        _CACHE[key] = _recognize(f)
+    return _CACHE[key]
+
+
+def rescale(f: Function, exponent: Any) -> tuple[Function, Any]:
+    """``f(s z)`` as a function of ``z`` times a power of two, for ``s = 2**(exponent / 2)``.
+
+    Homogeneous functions give up their power. Others are replaced by their asymptote where ``s`` is so small or so large that they
+    differ from it by less than rounding.
+    """
+    if isinstance(exponent, int) and exponent == 0:
+        return f, 0
+    shape = recognize(f)
+    if not _homogeneous(shape):
+        limit = None
+        if isinstance(exponent, int) and abs(exponent) > _ASYMPTOTIC:
+            limit = shape.near if exponent < 0 else shape.far
+        if limit is None:
+            return _stretched(f, exponent), 0
+        f, shape = limit, recognize(limit)
+    return f, exponent // 2 if shape.family is not None and shape.family.name == "linear" else 0
+
+
+def _homogeneous(shape: Shape) -> bool:
+    return shape.family is not None and shape.family.name in ("linear", "step")
+
+
+def _stretched(f: Function, exponent: Any) -> Function:
+    key = None if f.key is None or not isinstance(exponent, int) else ("stretched", exponent, f.key)
+    return Function(lambda z: f(scaled(z, exponent // 2)), key)
 
 
 def _recognize(f: Callable[[Any], Any]) -> Shape:
@@ -57,8 +98,23 @@ def _recognize(f: Callable[[Any], Any]) -> Shape:
     for fit in (_linear, _step, _erf, _gelu):
         family = fit(x, y[: len(x)], y[len(x):])
         if family is not None and np.all(np.isfinite(family.parameters)):
-            return Shape(family, ())
-    return Shape(None, _kinks(f))
+            return Shape(family, (), _asymptote(f, -1), _asymptote(f, 1))
+    return Shape(None, _kinks(f), _asymptote(f, -1), _asymptote(f, 1))
+
+
+def _asymptote(f: Callable[[Any], Any], side: int) -> Function | None:
+    """The homogeneous function that ``f`` equals to rounding at arguments of size 2**-48 (side -1) or 2**48 (side 1)."""
+    x = 2.0 ** (side * _ASYMPTOTIC / 2) * np.array([0.25, 1.0, 3.0])
+    y = probe(f, np.concatenate([x, -x]))
+    if y is None or not np.all(np.isfinite(y)):
+        return None
+    up, down = y[:3], y[3:]
+    a, b = up[1] / x[1], -down[1] / x[1]
+    if max(abs(a), abs(b)) > 1e-9 and np.allclose(up, a * x, rtol=1e-11, atol=0) and np.allclose(down, -b * x, rtol=1e-11, atol=0):
+        return piecewise(float(a), float(b))
+    if np.ptp(up) <= 1e-12 * abs(up[0]) and np.ptp(down) <= 1e-12 * abs(down[0]) and side > 0:
+        return steps(float(up[0]), float(down[0]))
+    return None
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
@@ -162,4 +218,4 @@ def _zoom(f: Callable[[Any], Any], x: float, h: float) -> float | None:
     return point if slope > 1e-3 or jump > 1e-3 else None
 
 
-__all__ = ["Family", "Shape", "erf", "probe", "recognize"]
+__all__ = ["Family", "Shape", "probe", "recognize", "rescale"]

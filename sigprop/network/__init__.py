@@ -1,7 +1,10 @@
 """Models as pure functions with random parameters."""
 
 from sigprop.network.adapters import network
-from sigprop.network.laws import Law, parameters
-from sigprop.network.network import Network, check_inputs
+from sigprop.network.checks import check_inputs, check_pair
+from sigprop.network.fans import Fan, fans
+from sigprop.network.law import Law, Laws
+from sigprop.network.laws import parameters
+from sigprop.network.network import Network
 
-__all__ = ["Law", "Network", "check_inputs", "network", "parameters"]
+__all__ = ["Fan", "Law", "Laws", "Network", "check_inputs", "check_pair", "fans", "network", "parameters"]

@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sigprop.errors import InvalidInput, SigpropError
+from sigprop.network.checks import check_like, check_program, check_same
+from sigprop.network.degree import depends_on_key
+from sigprop.network.law import is_law
 from sigprop.tracing import Graph, Row, rows, trace
+
+if TYPE_CHECKING:
+    from sigprop.network.law import Laws
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """``init(key) -> params`` and ``apply(params, *x) -> y``, both pure and traceable.
+    """``init(key) -> params`` and ``apply(params, *x) -> y``, both pure: they can be jitted and mapped over keys and parameters.
 
     Attributes:
         name: class or function name.
         root: name scope that the model opens around everything, left out of module paths.
+        example: inputs that the network was made with, or empty.
+        declared: per parameter leaf a :class:`Law`, an array that is kept as it is, or ``None`` where the law is read off ``init``.
+            ``None`` in place of the list: all are read off ``init``.
     """
 
     init: Callable[..., Any]
@@ -28,7 +38,7 @@ class Network:
     name: str
     root: str = ""
     example: tuple[Any, ...] = ()
-    declared: Any = None
+    declared: list[Any] | None = None
     _graphs: dict[Any, Graph] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -38,51 +48,61 @@ class Network:
 
     @cached_property
     def init_graph(self) -> Graph:
-        return trace(self.init, jax.random.key(0))
+        """The flat program of ``init``.
+
+        Raises:
+            InvalidInput: when two tracings differ.
+        """
+        first, second = (trace(_fresh(self.init), jax.random.key(0)) for _ in range(2))
+        check_same(first, second, f"the initializer of {self.name}")
+        return first
+
+    @cached_property
+    def random(self) -> list[bool]:
+        """Per parameter leaf, whether it is drawn at random; random keys count."""
+        given = self.declared or [None] * len(jax.tree.leaves(self.abstract_params))
+        drawn = depends_on_key(self.init_graph) if any(g is None for g in given) else [False] * len(given)
+        return [yes if law is None else is_law(law) and bool(np.any(law.variance)) for law, yes in zip(given, drawn, strict=True)]
 
     def graph(self, *x: Any) -> Graph:
         """The flat program of ``apply`` on inputs shaped like ``x``.
 
         Raises:
-            InvalidInput: when the model does not run on such inputs.
+            InvalidInput: when the model does not run on such inputs, ignores its parameters, computes with integer inputs, or is not
+                deterministic.
         """
-        key = str(jax.tree.map(lambda a: (np.shape(a), str(a.dtype)), x))
+        key = str(jax.tree.map(lambda a: (np.shape(a), str(jnp.result_type(a))), x))
         if key not in self._graphs:
-            try:
-                self._graphs[key] = trace(self.apply, self.abstract_params, *x)
-            except SigpropError:
-                raise
-            except Exception as error:
-                shapes = [tuple(np.shape(a)) for a in jax.tree.leaves(x)]
-                raise InvalidInput(f"model: {self.name} raised on inputs of shape {shapes}: {error}") from error
+            if self.example:
+                check_like(x, self.example)
+            first, second = (self._trace(x) for _ in range(2))
+            check_same(first, second, self.name)
+            check_program(first, self.name, self.random)
+            self._graphs[key] = first
         return self._graphs[key]
+
+    def _trace(self, x: tuple[Any, ...]) -> Graph:
+        try:
+            return trace(_fresh(self.apply), self.abstract_params, *x)
+        except SigpropError:
+            raise
+        except Exception as error:
+            shapes = [tuple(np.shape(a)) for a in jax.tree.leaves(x)]
+            raise InvalidInput(f"model: {self.name} raised on inputs of shape {shapes}: {type(error).__name__}: {error}") from error
 
     def rows(self, *x: Any) -> tuple[Row, ...]:
         graph = self.graph(*x)
         count = len(jax.tree.leaves(x))
         return rows(graph, graph.inputs[len(graph.inputs) - count:], self.root)
 
-    @property
-    def laws(self) -> Any:
-        """Law of each parameter, in a tree like the parameters."""
+    @cached_property
+    def laws(self) -> Laws:
+        """Law of each parameter: by path, as a tree like the parameters, and as a table when printed."""
         from sigprop.network.laws import law_table
 
         return law_table(self)
 
 
-def check_inputs(x: tuple[Any, ...]) -> None:
-    """Refuse what no prediction can be made for.
-
-    Raises:
-        InvalidInput: naming the input and what is wrong with it.
-    """
-    if not jax.tree.leaves(x):
-        raise InvalidInput("x: give at least one example input, with the batch on axis 0")
-    for number, array in enumerate(jax.tree.leaves(x)):
-        if np.ndim(array) == 0:
-            raise InvalidInput(f"x[{number}]: a scalar; inputs carry the batch on axis 0")
-        if 0 in np.shape(array):
-            raise InvalidInput(f"x[{number}]: shape {np.shape(array)} is empty; give at least one example")
-        plain = not isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct)
-        if plain and np.issubdtype(np.asarray(array).dtype, np.floating) and not np.all(np.isfinite(array)):
-            raise InvalidInput(f"x[{number}]: has NaN or infinite entries; clean or mask the data first")
+def _fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function under a new identity, which JAX's cache of traces does not know."""
+    return lambda *args: function(*args)

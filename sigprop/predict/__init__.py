@@ -1,5 +1,5 @@
 """Questions asked of the engine."""
 
-from sigprop.predict.signal import propagate
+from sigprop.predict.signal import Interpretation, interpretation, propagate
 
-__all__ = ["propagate"]
+__all__ = ["Interpretation", "interpretation", "propagate"]

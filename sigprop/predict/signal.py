@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from sigprop.engine import RULES, Context, Field, Known, Label, Value, interpret, known
-from sigprop.engine.labels import Named, aligned
+from sigprop.arrays import namespace, scaled
+from sigprop.datasets import node_dataset
+from sigprop.engine import RULES, Context, Value, interpret, known
 from sigprop.network import Network, check_inputs, parameters
+from sigprop.predict.statistics import PROBABILITIES, Statistics, statistics
 
 
-def propagate(net: Network, *x: Any) -> xr.Dataset:
-    """Predict mean, variance and correlations of each node on inputs ``x`` (batch on axis 0), in the infinite-width limit.
+class Interpretation(NamedTuple):
+    """The interpreter's value of every number of the network's graph."""
+
+    context: Context
+    values: dict[int, Value]
+
+
+def interpretation(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> Interpretation:
+    """Interpret ``net`` on inputs ``x``.
+
+    Raises:
+        MissingRule, Unsound: where the model cannot be predicted, naming the line.
+    """
+    context = Context(rules)
+    params, _ = parameters(context, net)
+    return Interpretation(context, interpret(context, net.graph(*x), [*params, *(known(a) for a in jax.tree.leaves(x))]))
+
+
+def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> xr.Dataset:
+    """Predict the statistics of each node on inputs ``x`` (batch on axis 0), in the infinite-width limit.
+
+    Concrete inputs are predicted in float64; under ``jax.jit`` and ``jax.vmap`` in JAX's own precision.
 
     Returns:
-        Dataset over ``node`` (and ``input``, ``input2``) with ``mean``, ``variance`` and ``second_moment`` averaged over the batch,
-        sites and channels, ``correlation`` between examples, ``gaussian``, ``method`` and ``error`` (of the variance, absolute).
+        Dataset over ``node``, in order of evaluation, the output last:
+        ``mean``, ``variance`` (over parameters) and ``second_moment``, averaged over examples, sites and channels;
+        ``log10_second_moment``, finite however deep the network, ``-inf`` where the node is exactly zero;
+        ``input_second_moment`` ``(node, input)`` and ``correlation`` ``(node, input, input2)`` between examples (uncentred);
+        ``quantile`` ``(node, probability)``, pooled over examples, sites and channels;
+        ``site_variance:NODE`` ``(input, axes)`` for nodes with site axes (pixels, tokens);
+        ``gaussian`` (whether the limit is Gaussian), ``method`` and ``error`` (estimated absolute error of ``second_moment``).
         ``grad_variance`` is NaN: gradients are not predicted yet.
 
     Raises:
@@ -27,76 +54,57 @@ def propagate(net: Network, *x: Any) -> xr.Dataset:
         MissingRule, Unsound: where the model cannot be predicted, naming the line.
     """
     check_inputs(x)
-    graph, rows = net.graph(*x), net.rows(*x)
-    context = Context(RULES)
-    params, _ = parameters(context, net)
-    env = interpret(context, graph, [*params, *(known(a) for a in jax.tree.leaves(x))])
+    rows = net.rows(*x)
+    found = interpretation(net, *x, rules=rules)
     batch = jax.tree.leaves(x)[0].shape[0]
-    table = [node_statistics(context, env[row.value], batch) for row in rows]
-    data: dict[str, Any] = {
-        name: ("node", np.asarray([t[name] for t in table]))
-        for name in ("mean", "variance", "second_moment", "gaussian", "method", "error")
-    }
+    table = [statistics(found.context, found.values[row.value], batch) for row in rows]
+    columns = [_summary(t) for t in table]
+    data: dict[str, Any] = {name: (("node", *dims), _stacked([c[name] for c in columns])) for name, dims in _DIMS.items()}
+    data["gaussian"] = ("node", np.array([t.gaussian for t in table]))
+    data["method"] = ("node", np.array([t.method for t in table]))
     data["grad_variance"] = ("node", np.full(len(rows), np.nan))
-    data["correlation"] = (("node", "input", "input2"), np.stack([np.asarray(t["correlation"]) for t in table]))
-    coords = {"node": [r.name for r in rows], "path": ("node", [r.path for r in rows]), "op": ("node", [r.op for r in rows]),
-              "shape": ("node", [str(r.shape) for r in rows])}
-    return xr.Dataset(data, coords)
+    maps = {row.name: _site_variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
+    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)})
 
 
-def _labels(value: Field) -> tuple[tuple[Label, ...], list[Label], list[Label]]:
-    """Labels of the node's dims, all labels, and those of the batch axis."""
-    own: dict[int, Label] = {}
-    every: list[Label] = []
-    first: list[Label] = []
-    for axis, factors in enumerate(value.axes):
-        for f in factors:
-            label = Label(len(every), "site" if f.ref is None else value.node.dims[f.ref].kind, f.size)
-            every.append(label)
-            if axis == 0:
-                first.append(label)
-            if f.ref is not None:
-                own[f.ref] = label
-    return tuple(own[k] for k in range(len(value.node.dims))), every, first
+_DIMS: dict[str, tuple[str, ...]] = {
+    "mean": (), "variance": (), "second_moment": (), "log10_second_moment": (), "error": (), "input_second_moment": ("input",),
+    "quantile": ("probability",), "correlation": ("input", "input2"),
+}
 
 
-def node_statistics(context: Context, value: Value, batch: int) -> dict[str, Any]:
-    """Averages over a node's entries of its mean, variance and second moment, and the correlation between examples."""
-    if isinstance(value, Known):
-        array = jnp.asarray(value.array, float)
-        own = array.ndim and array.shape[0] == batch
-        flat = array.reshape(batch, -1) if own else jnp.broadcast_to(array.reshape(1, -1), (batch, array.size))
-        return {"mean": jnp.mean(array), "variance": 0.0, "second_moment": jnp.mean(array**2), "gaussian": False,
-                "method": "deterministic", "error": 0.0, "correlation": _normalised(flat @ flat.T)}
-    assert isinstance(value, Field)
-    context.query.methods.clear()
-    labels, every, first = _labels(value)
-    node = value.node
-    mean = context.query.moment([(node, labels)])
-    shift = {label: Label(label.number + 1000, label.kind, label.size) for label in first}
-    cross = context.query.moment([(node, labels), (node, tuple(shift.get(la, la) for la in labels))])
-    rest = [la for la in every if la not in first]
-    axes = [*first, *(shift[la] for la in first)]
-    full = aligned(_averaged(cross, rest), axes)
-    gram = jnp.broadcast_to(full, [la.size for la in axes])
-    size = int(np.prod([la.size for la in first], dtype=int))
-    gram = gram.reshape(size, size)
-    if size != batch:
-        gram = jnp.broadcast_to(jnp.mean(gram), (batch, batch))
-    second = jnp.mean(jnp.diag(gram))
-    squared = jnp.mean(mean.array**2)
-    methods = context.query.methods | ({"Gaussian approximation"} if node.approximate else set())
-    return {"mean": jnp.mean(mean.array), "variance": second - squared, "second_moment": second, "gaussian": node.gaussian,
-            "method": " + ".join(sorted(methods)) or "closed form", "error": second * context.query.error,
-            "correlation": _normalised(gram)}
+def _stacked(values: Sequence[Any]) -> Any:
+    return namespace(*values).stack(values)
 
 
-def _averaged(named: Named, labels: list[Label]) -> Named:
-    axes = tuple(i for i, la in enumerate(named.labels) if la in labels)
-    return Named(tuple(la for la in named.labels if la not in labels), jnp.mean(named.array, axis=axes))
+def _summary(t: Statistics) -> dict[str, Any]:
+    xp = namespace(t.gram, t.exponent)
+    second = t.gram.diagonal().mean()
+    with np.errstate(divide="ignore"):
+        log = xp.log10(second) + t.exponent * np.log10(2.0)
+    plain = scaled(second, t.exponent)
+    size = scaled(t.gram.diagonal(), t.exponent)
+    return {"mean": t.mean, "second_moment": plain, "variance": _variance(t).mean(), "log10_second_moment": log,
+            "error": plain * t.error, "input_second_moment": size, "quantile": t.quantile, "correlation": _normalised(t.gram)}
+
+
+def _variance(t: Statistics) -> Any:
+    """Over the parameters, ``[batch, *sites]``; zero where deterministic."""
+    if t.method == "deterministic":
+        return 0.0 * t.sites
+    xp = namespace(t.sites, t.site_mean)
+    return xp.maximum(scaled(t.sites, t.exponent) - t.site_mean**2, 0.0)
+
+
+def _site_variance(t: Statistics) -> Any:
+    return _variance(t)
 
 
 def _normalised(gram: Any) -> Any:
-    scale = jnp.sqrt(jnp.maximum(jnp.diag(gram), 0.0))
+    xp = namespace(gram)
+    scale = xp.sqrt(xp.maximum(gram.diagonal(), 0.0))
     product = scale[:, None] * scale[None, :]
-    return jnp.where(product > 0, gram / jnp.where(product > 0, product, 1.0), 0.0)
+    return xp.where(product > 0, gram / xp.where(product > 0, product, 1.0), 0.0)
+
+
+__all__ = ["Interpretation", "interpretation", "propagate"]

@@ -3,6 +3,7 @@
 from sigprop.tracing.evaluate import apply_op, evaluate, output_tree
 from sigprop.tracing.flatten import trace
 from sigprop.tracing.graph import Graph, Op, Row
+from sigprop.tracing.host import on_host
 from sigprop.tracing.rows import rows
 
-__all__ = ["Graph", "Op", "Row", "apply_op", "evaluate", "output_tree", "rows", "trace"]
+__all__ = ["Graph", "Op", "Row", "apply_op", "evaluate", "on_host", "output_tree", "rows", "trace"]

@@ -7,6 +7,7 @@ from typing import Any
 from jax._src import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 
+_NAMED = ("/jax/_src/nn/functions.py", "/flax/linen/activation.py", "/flax/linen/pooling.py")
 _HIDDEN = ("/flax/", "/jax/", "/sigprop/", "/orbax/", "/optax/")
 
 
@@ -19,10 +20,19 @@ def user_source(equation: Any) -> str:
     return f"{own[0].file_name.rsplit('/', 1)[-1]}:{own[0].start_line} ({own[0].function_name})"
 
 
+def library_call(equation: Any) -> str:
+    """Name of the library's activation or pooling function that the equation was written in, else empty."""
+    traceback = equation.source_info.traceback
+    for frame in traceback.frames if traceback is not None else ():
+        if any(frame.file_name.endswith(name) for name in _NAMED) and not frame.function_name.startswith(("_", "<")):
+            return frame.function_name
+    return ""
+
+
 def name_stack(equation: Any) -> str:
     """Names opened by ``jax.named_scope``, joined by ``/``, without marks of transformations."""
     parts = str(equation.source_info.name_stack).split("/")
     return "/".join(p for p in parts if p and "(" not in p and ")" not in p)
 
 
-__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Primitive", "jaxpr_as_fun", "name_stack", "user_source"]
+__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Primitive", "jaxpr_as_fun", "library_call", "name_stack", "user_source"]

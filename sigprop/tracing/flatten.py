@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from sigprop.tracing.compat import Literal, name_stack, user_source
+from sigprop.tracing.compat import Literal, library_call, name_stack, user_source
 from sigprop.tracing.graph import Graph, Op
 
 RANDOM = {
@@ -109,7 +109,7 @@ class _Walker:
         outputs = [self.fresh(v.aval) for v in equation.outvars]
         own = user_source(equation)
         source = self.caller if own == "unknown" else own
-        self.ops.append(Op(name, equation.primitive, equation.params, tuple(inputs), tuple(outputs), path, source))
+        self.ops.append(Op(name, equation.primitive, equation.params, tuple(inputs), tuple(outputs), path, source, library_call(equation)))
         return outputs
 
     def inline(self, function: Callable[..., Any], inputs: Sequence[int], path: str) -> list[int]:

@@ -14,7 +14,7 @@ class Op:
 
     Attributes:
         path: module path such as ``encoder/Dense_0``, empty at the top.
-        call: name of the innermost function call it was inlined from (``relu``, ``gelu``), else empty.
+        call: the library's activation or pooling function that it is a step of (``gelu``, ``avg_pool``), else empty.
         source: the user's line.
     """
 
@@ -25,6 +25,7 @@ class Op:
     outputs: tuple[int, ...]
     path: str
     source: str
+    call: str = ""
 
 
 @dataclass(frozen=True)

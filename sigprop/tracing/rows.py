@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
+import jax.numpy as jnp
 
 from sigprop.tracing.graph import Graph, Row
 
@@ -28,14 +28,21 @@ def rows(graph: Graph, data: tuple[int, ...], root: str = "") -> tuple[Row, ...]
     last: dict[str, int] = {}
     order: dict[int, int] = {}
     called = {value: (path, name) for value, path, name in graph.calls if value in live}
+    group: tuple[str, str, str] | None = None  # the library call of the row before, whose later steps replace it
+    step = -1
     for k, op in enumerate(graph.ops):
         for value in op.outputs:
             order[value] = k
         value = op.outputs[0]
-        if value not in live or not np.issubdtype(graph.avals[value].dtype, np.floating):
+        if value not in live or not jnp.issubdtype(graph.avals[value].dtype, jnp.floating):
             continue
         if op.path and op.path not in inner:
             last[op.path] = value
+        elif op.call:
+            if group == (op.path, op.call, op.source):
+                chosen.pop(step, None)
+            group, step = (op.path, op.call, op.source), value
+            chosen[value] = (op.path, op.call)
         elif value in called:
             chosen[value] = called[value]
         elif op.name not in _PLUMBING and (op.name not in _JOINS or len(live.intersection(op.inputs)) > 1):

@@ -32,7 +32,7 @@ def sum_axes(context: Context, value: Field, axes: Sequence[int]) -> Value:
     out = settle(node, dims, out_axes)
     if scale == 1.0:
         return out
-    return Known(out.array * scale) if isinstance(out, Known) else mul(context, None, out, Known(np.asarray(scale)))[0]
+    return Known(out.array * scale, out.note) if isinstance(out, Known) else mul(context, None, out, Known(np.asarray(scale)))[0]
 
 
 def expand(value: Value, axes: Sequence[int]) -> Value:
@@ -41,7 +41,7 @@ def expand(value: Value, axes: Sequence[int]) -> Value:
         shape = list(np.shape(value.array))
         for a in sorted(axes):
             shape.insert(a, 1)
-        return Known(value.array.reshape(shape))
+        return Known(value.array.reshape(shape), value.note)
     assert isinstance(value, Field)
     new = list(value.axes)
     for a in sorted(axes):
@@ -51,7 +51,7 @@ def expand(value: Value, axes: Sequence[int]) -> Value:
 
 def permute(value: Value, order: Sequence[int]) -> Value:
     if isinstance(value, Known):
-        return Known(value.array.transpose(order))
+        return Known(value.array.transpose(order), value.note)
     assert isinstance(value, Field)
     return Field(value.node, tuple(value.axes[k] for k in order))
 
@@ -60,7 +60,7 @@ def product_sum(context: Context, left: Value, right: Value, axes: Sequence[int]
     """Sum over ``axes`` of the broadcast product of two values of equal rank."""
     both = mul(context, None, left, right)[0]
     if isinstance(both, Known):
-        return Known(both.array.sum(axis=tuple(axes)))
+        return Known(both.array.sum(axis=tuple(axes)), both.note)
     assert isinstance(both, Field)
     return sum_axes(context, both, axes)
 
@@ -113,7 +113,7 @@ def conv(context: Context, op: Op, image: Value, kernel: Value) -> Sequence[Valu
 
 def _shape(context: Context, value: Value, shape: Sequence[int]) -> Value:
     if isinstance(value, Known):
-        return Known(value.array.reshape(shape))
+        return Known(value.array.reshape(shape), value.note)
     assert isinstance(value, Field)
     return regroup(context, value, shape)
 

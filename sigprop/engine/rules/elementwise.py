@@ -8,10 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from sigprop.arrays import concrete
 from sigprop.engine.interpreter import Context
 from sigprop.engine.nodes import Leaf
 from sigprop.engine.values import Field, Known, Value, combine, settle
-from sigprop.tracing import Op, apply_op
+from sigprop.tracing import Op, apply_op, on_host
 
 ODD = {"tanh", "sin", "asin", "atan", "sinh", "asinh", "erf", "erf_inv", "atanh", "tan", "cbrt", "sign"}
 EVEN = {"cos", "cosh", "abs", "square"}
@@ -47,7 +48,7 @@ def sub(context: Context, op: Op, left: Value, right: Value) -> Sequence[Value]:
 
 def _negative(context: Context, value: Value) -> Value:
     if isinstance(value, Known):
-        return Known(-value.array)
+        return Known(-value.array, value.note)
     return mul(context, None, value, Known(np.asarray(-1.0)))[0]
 
 
@@ -62,8 +63,8 @@ def mul(context: Context, op: Op | None, *values: Value) -> Sequence[Value]:
 
 def div(context: Context, op: Op, left: Value, right: Value) -> Sequence[Value]:
     if isinstance(right, Known):
-        xp = np if isinstance(right.array, np.ndarray | np.generic) else jnp
-        return mul(context, op, left, Known(1.0 / xp.asarray(right.array)))
+        with np.errstate(divide="ignore"):
+            return mul(context, op, left, Known(1.0 / right.array, right.note))
     inverse = _map(context, "reciprocal", lambda u: 1.0 / u, [right], ("reciprocal",), "odd")
     return mul(context, op, left, inverse)
 
@@ -73,8 +74,7 @@ def select(context: Context, op: Op, which: Value, *cases: Value) -> Sequence[Va
     if len(cases) != 2:
         return elementwise(context, op, which, *cases)
     if isinstance(which, Known):
-        chosen = Known(np.asarray(which.array, float) if isinstance(which.array, np.ndarray | np.generic)
-                       else which.array.astype(float))
+        chosen = Known(which.array.astype(float))
     elif isinstance(which, Field) and _dropout(which):
         chosen = which
     else:
@@ -87,7 +87,7 @@ def select(context: Context, op: Op, which: Value, *cases: Value) -> Sequence[Va
 def _zeros(value: Value) -> Value:
     """Infinite fillers (masked logits) would give 0 * inf."""
     if isinstance(value, Known) and isinstance(value.array, np.ndarray | np.generic):
-        return Known(np.nan_to_num(np.asarray(value.array)))
+        return Known(np.nan_to_num(np.asarray(value.array)), value.note)
     return value
 
 
@@ -103,6 +103,8 @@ def elementwise(context: Context, op: Op, *values: Value) -> Sequence[Value]:
     static = tuple(sorted((k, str(v)) for k, v in op.params.items()))
 
     def function(*args: Any) -> Any:
+        if all(map(concrete, args)):
+            return on_host(op, args)[0]
         arrays = jnp.broadcast_arrays(*[jnp.asarray(a) for a in args])
         floats = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
         kind = jnp.result_type(*floats) if floats else None
@@ -125,7 +127,7 @@ def _map(context: Context, name: str, function: Any, values: Sequence[Value], ke
     dims, children, axes = combine(pool, values)
     small = [pool.small(n) for n, _ in children]
     if any(small) and len(children) == 1:  # a vanishing field: its function is constant to leading order
-        at_zero = np.asarray(function(jnp.zeros(())))
+        at_zero = np.asarray(function(np.zeros(())))
         if at_zero != 0:
             return settle(pool.const(at_zero, ()), (), tuple(() for _ in axes)) if not dims else _constant(at_zero, axes)
         return Known(np.zeros([int(np.prod([f.size for f in a])) for a in axes]))

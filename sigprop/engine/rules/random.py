@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sigprop.engine.build import concrete
+from sigprop.arrays import concrete, is_key
 from sigprop.engine.interpreter import Context
 from sigprop.engine.rules.elementwise import add
 from sigprop.engine.values import Field, Known, Value, plain_axes
@@ -17,13 +17,24 @@ from sigprop.errors import MissingRule
 from sigprop.tracing import Op
 
 
+def _wraps(jaxpr: Any, name: str) -> bool:
+    """Whether a function of this name calls another one of the same name: then it is the user's, around that of ``jax.random``."""
+    return any(e.params.get("name") == name or _wraps(e.params["jaxpr"], name)
+               for e in getattr(jaxpr, "jaxpr", jaxpr).eqns if "jaxpr" in e.params)
+
+
 def _draw(context: Context, op: Op, key: Value, mean: float, variance: float, family: str) -> Sequence[Value]:
+    if _wraps(op.params["jaxpr"], op.params["name"]):
+        raise MissingRule(f"the function {op.params['name']!r} has the name of a generator of jax.random; rename it")
     shape = tuple(op.params["jaxpr"].out_avals[0].shape)
     if not isinstance(key, Known) or not concrete(key.array):
         raise MissingRule("a random generator whose key is not known when the model is traced")
-    typed = jax.dtypes.issubdtype(key.array.dtype, jax.dtypes.prng_key)
+    typed = is_key(key.array)
     with jax.ensure_compile_time_eval():
         data = np.asarray(jax.random.key_data(key.array) if typed else key.array)
+    rows = data.reshape(-1, data.shape[-1])
+    if len(np.unique(rows, axis=0)) != len(rows):
+        raise MissingRule("a random generator mapped over keys that repeat")
     name = (family, data.tobytes(), shape, str(op.params["jaxpr"].out_avals[0].dtype))
     kept = [n for n in shape if n > 1]
     node = context.pool.leaf(name, kept, variance, family)
@@ -69,7 +80,28 @@ def orthogonal(context: Context, op: Op, key: Value) -> Sequence[Value]:
     return _draw(context, op, key, 0.0, 1.0 / max(shape[-2:]), "orthogonal")
 
 
+def laplace(context: Context, op: Op, key: Value) -> Sequence[Value]:
+    return _draw(context, op, key, 0.0, 2.0, "laplace")
+
+
+def randint(context: Context, op: Op, key: Value, low: Value, high: Value) -> Sequence[Value]:
+    a, b = _number(low), _number(high)
+    return _draw(context, op, key, (a + b - 1) / 2, ((b - a) ** 2 - 1) / 12, "randint")
+
+
+def gamma(context: Context, op: Op, key: Value, shape: Value) -> Sequence[Value]:
+    if "log_space=True" in str(op.params["jaxpr"]):
+        raise MissingRule("the logarithm of a gamma variate")
+    return _draw(context, op, key, _number(shape), _number(shape), "gamma")
+
+
+def dependent(context: Context, op: Op, *_: Value) -> Sequence[Value]:
+    raise MissingRule("a random permutation or choice: its entries depend on each other")
+
+
 RULES: dict[str, Any] = {
     "random:normal": normal, "random:uniform": uniform, "random:truncated_normal": truncated_normal,
     "random:bernoulli": bernoulli, "random:orthogonal": orthogonal,
+    "random:laplace": laplace, "random:randint": randint, "random:gamma": gamma, "random:permutation": dependent,
+    "random:categorical": dependent,
 }

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from sigprop.engine.build import concrete
+from sigprop.arrays import concrete, namespace
 from sigprop.engine.interpreter import Context
 from sigprop.engine.nodes import Dim
 from sigprop.engine.rules.elementwise import add, mul
 from sigprop.engine.values import Factor, Field, Known, Value, common_sizes, constant_occurrence, refine
 from sigprop.errors import MissingRule
 from sigprop.tracing import Op
+from sigprop.types import Note
 
 
 def reshape(context: Context, op: Op, value: Field) -> Sequence[Value]:
@@ -138,17 +139,14 @@ def window_axis(context: Context, value: Value, axis: int, table: np.ndarray) ->
     """Index ``axis`` by ``table``, where -1 reads a zero."""
     inside = table >= 0
     if isinstance(value, Known):
-        import jax.numpy as jnp
-
-        xp = np if concrete(value.array) else jnp
-        taken: Value = Known(xp.take(value.array, np.maximum(table, 0), axis=axis))
+        taken: Value = Known(namespace(value.array).take(value.array, np.maximum(table, 0), axis=axis), value.note)
     else:
         assert isinstance(value, Field)
         taken = take_axis(context, value, axis, np.maximum(table, 0)) if value.axes[axis] else _repeat(value, axis, table.shape)
     if inside.all():
         return taken
     shape = [1] * axis + list(table.shape) + [1] * (len(taken.shape) - axis - table.ndim)
-    return mul_any(context, taken, Known(inside.astype(np.float32).reshape(shape)))
+    return mul_any(context, taken, Known(inside.astype(np.float64).reshape(shape)))
 
 
 def _repeat(value: Field, axis: int, shape: Sequence[int]) -> Field:
@@ -158,13 +156,13 @@ def _repeat(value: Field, axis: int, shape: Sequence[int]) -> Field:
 
 def mul_any(context: Context, left: Value, right: Value) -> Value:
     if isinstance(left, Known) and isinstance(right, Known):
-        return Known(left.array * right.array)
+        return Known(left.array * right.array, Note.of((left.note, right.note)))
     return mul(context, None, left, right)[0]
 
 
 def pad(context: Context, op: Op, value: Field, filler: Value) -> Sequence[Value]:
     out: Value = value
-    mask: Value = Known(np.ones((1,) * len(value.axes), np.float32))
+    mask: Value = Known(np.ones((1,) * len(value.axes), np.float64))
     for axis, (low, high, inner) in enumerate(op.params["padding_config"]):
         if (low, high, inner) == (0, 0, 0):
             continue
@@ -175,11 +173,11 @@ def pad(context: Context, op: Op, value: Field, filler: Value) -> Sequence[Value
         out = window_axis(context, out, axis, line)
         shape = [1] * len(value.axes)
         shape[axis] = len(line)
-        mask = mul_any(context, mask, Known((line >= 0).astype(np.float32).reshape(shape)))
+        mask = mul_any(context, mask, Known((line >= 0).astype(np.float64).reshape(shape)))
     assert isinstance(filler, Known) and isinstance(mask, Known)
     if concrete(filler.array) and float(filler.array) == 0:
         return [out]
-    return add(context, op, out, Known((1 - mask.array) * filler.array))
+    return add(context, op, out, Known((1 - mask.array) * filler.array, filler.note))
 
 
 def concatenate(context: Context, op: Op, *values: Value) -> Sequence[Value]:
@@ -255,7 +253,7 @@ def _part(context: Context, value: Value, axis: int, size: int, shared: list[lis
         sizes = [row if k != axis else ([size] if size > 1 else []) for k, row in enumerate(shared)]
         places = [row if k != axis else ([last] if size > 1 else []) for k, row in enumerate(where)]
         local = [*dims[:last], Dim(dims[last].kind, size)]
-        return constant_occurrence(context.pool, value.array, sizes, places, local)
+        return constant_occurrence(context.pool, value, sizes, places, local)
     assert isinstance(value, Field)
     index = [0] * len(value.node.dims)
     for k, factors in enumerate(value.axes):
@@ -276,7 +274,7 @@ def gather(context: Context, op: Op, value: Value, indices: Value) -> Sequence[V
         raise MissingRule("gather over several indexed axes at once; index one axis at a time")
     axis = indexed[0]
     table = indices.array[..., 0]
-    xp: Any = np if concrete(table) else __import__("jax").numpy
+    xp = namespace(table)
     table = xp.clip(xp.where(table < 0, table + value.shape[axis], table), 0, value.shape[axis] - 1)
     taken = take_axis(context, value, axis, table, data=True) if np.ndim(table) else _index(context, value, axis, table)
     rank = np.ndim(table)

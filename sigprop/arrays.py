@@ -1,0 +1,47 @@
+"""Host and traced arrays behind one set of formulas.
+
+Concrete statistics are NumPy arrays in float64, whatever JAX's precision: exact enough for references, and small enough that
+compiling each shape would cost more than computing it. Traced ones (under ``jit`` or ``vmap``) stay JAX arrays in their own dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def concrete(array: Any) -> bool:
+    return not isinstance(array, jax.core.Tracer)
+
+
+def namespace(*arrays: Any) -> Any:
+    """``numpy`` where all arrays are concrete, ``jax.numpy`` otherwise."""
+    return np if all(map(concrete, arrays)) else jnp
+
+
+def host(array: Any) -> Any:
+    """A concrete array on the host, floats as float64; traced ones and typed keys as they are."""
+    if not concrete(array) or (hasattr(array, "dtype") and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)):
+        return array
+    array = np.asarray(array)
+    return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def is_key(array: Any) -> bool:
+    return hasattr(array, "dtype") and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def scaled(array: Any, exponent: Any) -> Any:
+    """``array * 2**exponent``, exactly; ``exponent`` is an integer number, possibly traced."""
+    if isinstance(exponent, int) and exponent == 0:
+        return array
+    if concrete(array) and concrete(exponent):
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(array, exponent)
+    # two halves, since 2**exponent alone may not be representable
+    half = jnp.asarray(exponent) // 2
+    kind = jnp.result_type(array)
+    return array * jnp.exp2(half.astype(kind)) * jnp.exp2((exponent - half).astype(kind))

@@ -1,0 +1,222 @@
+"""Joint sampling of the Gaussian fields behind any expression, for expectations that neither a closed form nor quadrature covers.
+
+Dims along which an expression mixes entries (pooling windows, statistics over pixels) are sampled as one block; along all others the
+same points serve every entry (common random numbers), so that the cost is that of one small matrix root per entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sigprop.arrays import namespace
+from sigprop.engine.elementwise import is_variable
+from sigprop.engine.labels import AnyLabel, Derived, Label, Named, add, aligned, bases, contract, resolve, stack, union
+from sigprop.engine.nodes import Add, Concat, Const, Map, Mul, Node, Sum, Take
+from sigprop.errors import Unsound
+from sigprop.gaussian import normal_points, square_root
+from sigprop.types import METHODS, Note
+
+Factor = tuple[Node, tuple[AnyLabel, ...]]
+_BUDGET = 1 << 25  # numbers drawn for one expectation
+_REPLICATES = 8
+_LARGEST_BLOCK = 2048
+_FREE = 1_000_000  # numbers of labels that only this file uses
+
+
+def expectation(query: Any, factors: Sequence[Factor]) -> Named:
+    """E of the product of ``factors`` by scrambled Sobol' points; the error is the standard error over independent scramblings."""
+    sampler = Sampler(query, factors)
+    count = sampler.samples(_BUDGET // _REPLICATES)
+    found = []
+    for replicate in range(_REPLICATES):
+        values = sampler.draw(sampler.points(count, replicate))
+        product = contract([sampler.evaluate(n, labels, values) for n, labels in factors], [sampler.point(count)])
+        found.append(product._replace(array=product.array / count))
+    labels = found[0].labels
+    xp = namespace(*(f.array for f in found))
+    rows = xp.stack([aligned(f, labels) for f in found])
+    mean = xp.mean(rows, 0)
+    error = xp.max(xp.std(rows, 0, ddof=1)) / np.sqrt(_REPLICATES)
+    scale = xp.max(xp.abs(mean))
+    relative = error / xp.where(scale > 0, scale, 1.0)
+    return Named(labels, mean, 0, Note.of((sampler.note, Note(float(relative) if xp is np else relative, METHODS.index("sampled")))))
+
+
+class Sampler:
+    """The Gaussian variables behind ``factors``: which they are, their joint covariance, and the factors' values on samples."""
+
+    def __init__(self, query: Any, factors: Sequence[Factor]) -> None:
+        self.query = query
+        self.note = Note()
+        occurrences: dict[tuple[Node, tuple[AnyLabel | None, ...]], None] = {}
+        for node, labels in factors:
+            _walk(node, labels, occurrences)
+        self.mixed: dict[Node, set[int]] = {}
+        for node, labels in occurrences:
+            self.mixed.setdefault(node, set()).update(k for k, label in enumerate(labels) if label is None)
+        self.variables = list(dict.fromkeys((node, self._passive(node, labels)) for node, labels in occurrences))
+        self.blocks = {v: self._block(v[0], 500 * k) for k, v in enumerate(self.variables)}
+        self.sizes = [int(np.prod([label.size for label in self.blocks[v]], dtype=int)) for v in self.variables]
+        self.size = sum(self.sizes)
+        if self.size > _LARGEST_BLOCK:
+            raise Unsound(f"an expression couples {self.size} entries of Gaussian fields; at most {_LARGEST_BLOCK} can be sampled "
+                          "jointly. Use a smaller input, or put a weighted layer in between.")
+        self._join([la for _, labels in factors for la in labels])
+
+    def _passive(self, node: Node, labels: Sequence[AnyLabel | None]) -> tuple[AnyLabel | None, ...]:
+        return tuple(None if k in self.mixed[node] else label for k, label in enumerate(labels))
+
+    def _block(self, node: Node, start: int) -> tuple[Label, ...]:
+        dims = [node.dims[k] for k in sorted(self.mixed[node])]
+        if any(d.kind == "chan" and d.size > 1 for d in dims):
+            raise Unsound("a nonlinear function mixes single channels of a wide layer: channels are exchangeable in the limit of "
+                          "infinite width, single ones have no meaning there")
+        return tuple(Label(_FREE + start + k, d.kind, d.size) for k, d in enumerate(dims))
+
+    def _labelled(self, variable: tuple[Node, tuple[AnyLabel | None, ...]], block: Sequence[Label]) -> Factor:
+        free = iter(block)
+        return variable[0], tuple(next(free) if label is None else label for label in variable[1])
+
+    def _join(self, outer: Sequence[AnyLabel]) -> None:
+        """Covariance ``[*layout, size, size]`` and mean ``[*layout, size]`` of all variables."""
+        second = {v: tuple(Label(label.number + _FREE, label.kind, label.size) for label in self.blocks[v]) for v in self.variables}
+        cov, mean = {}, {}
+        for i, v in enumerate(self.variables):
+            mean[i] = self.query.mean(self._labelled(v, self.blocks[v]))
+            for j, w in enumerate(self.variables[: i + 1]):
+                cov[i, j] = self.query.covariance(self._labelled(v, self.blocks[v]), self._labelled(w, second[w]))
+        known = [n for n in (*cov.values(), *mean.values()) if n is not None]
+        self.note = Note.of({id(n): n.note for n in known}.values())
+        block = {label for v in self.variables for label in (*self.blocks[v], *second[v])}
+        self.layout = tuple(label for label in union(n.labels for n in known) if label not in block)
+        xp = namespace(*(n.plain() for n in known))
+        rows = []
+        for i, v in enumerate(self.variables):
+            row = []
+            for j, w in enumerate(self.variables):
+                named = cov[max(i, j), min(i, j)]
+                sides = (*self.blocks[v], *second[w]) if i >= j else (*second[v], *self.blocks[w])
+                row.append(self._flat(xp, named, sides, (self.sizes[i], self.sizes[j])))
+            rows.append(row)
+        shape = np.broadcast_shapes(*(a.shape[:-2] for row in rows for a in row))
+        self.cov = xp.concatenate([xp.concatenate([xp.broadcast_to(a, (*shape, *a.shape[-2:])) for a in row], -1) for row in rows], -2)
+        centres = [self._flat(xp, mean[i], self.blocks[v], (self.sizes[i],)) for i, v in enumerate(self.variables)]
+        self.mean = xp.concatenate([xp.broadcast_to(a, (*np.broadcast_shapes(*(c.shape[:-1] for c in centres)), a.shape[-1]))
+                                    for a in centres], -1)
+        self.root = square_root(self.cov)
+
+    def _flat(self, xp: Any, named: Named | None, sides: Sequence[Label], shape: tuple[int, ...]) -> Any:
+        if named is None:
+            return xp.zeros((1,) * len(self.layout) + shape)
+        full = aligned(named._replace(array=named.plain()), (*self.layout, *sides))
+        lead = full.shape[: len(self.layout)]
+        return xp.broadcast_to(full, (*lead, *(label.size for label in sides))).reshape(*lead, *shape)
+
+    def samples(self, budget: int, least: int = 64) -> int:
+        """A power of two of points such that their values fit ``budget``."""
+        entries = int(np.prod(self.cov.shape[:-1], dtype=int))
+        return 1 << int(np.clip(np.log2(max(budget / entries, 1.0)), np.log2(least), 13))
+
+    def points(self, count: int, replicate: int) -> np.ndarray:
+        return normal_points(count, self.size, replicate)
+
+    def point(self, count: int) -> Label:
+        return Label(2 * _FREE - 1, "site", count)
+
+    def draw(self, z: np.ndarray) -> dict[Any, Named]:
+        """Values of each variable at standard normal points ``[count, size]``."""
+        xp = namespace(self.root, self.mean)
+        u = self.mean + xp.moveaxis(xp.tensordot(self.root, z, axes=((-1,), (1,))), -1, 0)
+        values, low = {}, 0
+        for v, size in zip(self.variables, self.sizes, strict=True):
+            part = u[..., low:low + size]
+            part = part.reshape(*part.shape[:-1], *(label.size for label in self.blocks[v]))
+            kept = [k for k, label in enumerate(self.layout) if part.shape[1 + k] == label.size and label.size > 1]
+            shape = (len(z), *(self.layout[k].size for k in kept), *part.shape[1 + len(self.layout):])
+            values[v] = Named((self.point(len(z)), *(self.layout[k] for k in kept), *self.blocks[v]), part.reshape(shape))
+            low += size
+        return values
+
+    # values of expressions on samples
+
+    def evaluate(self, node: Node, labels: tuple[AnyLabel, ...], values: dict[Any, Named]) -> Named:
+        """The field at the given labels; the first axis ranges over the points."""
+        return self._evaluate(node, labels, values, {})
+
+    def _evaluate(self, node: Node, labels: tuple[AnyLabel, ...], values: dict[Any, Named], memo: dict) -> Named:
+        key = (node, labels)
+        if key not in memo:
+            memo[key] = resolve(self._value(node, labels, values, memo))
+        return memo[key]
+
+    def _value(self, node: Node, labels: tuple[AnyLabel, ...], values: dict[Any, Named], memo: dict) -> Named:
+        if isinstance(node, Const):
+            return Named(labels, node.array)
+        if is_variable(node):
+            variable = (node, self._passive(node, labels))
+            names = dict(zip(self.blocks[variable], [labels[k] for k in sorted(self.mixed[node])], strict=True))
+            found = values[variable]
+            return found._replace(labels=tuple(names.get(la, la) for la in found.labels))  # type: ignore[call-overload]
+        if isinstance(node, Add | Mul | Map):
+            args = [self._evaluate(n, tuple(labels[j] for j in i), values, memo) for n, i in node.children]
+            return _combined(node, args)
+        if isinstance(node, Sum):
+            fresh = self._fresh(labels, [d.size for d in node.summed])
+            every = (*labels, *fresh)
+            inner = self._evaluate(node.child[0], tuple(every[i] for i in node.child[1]), values, memo)
+            return contract([inner], fresh)
+        if isinstance(node, Take):
+            child, index = node.child
+            (fresh,) = self._fresh(labels, [child.dims[node.axis].size])
+            inner = self._evaluate(child, tuple(fresh if j == node.axis else labels[index[j]] for j in range(len(index))), values, memo)
+            derived = Derived(node.table, tuple(labels[p] for p in node.position), fresh.size)  # type: ignore[arg-type]
+            return inner._replace(labels=tuple(derived if la == fresh else la for la in inner.labels))
+        assert isinstance(node, Concat)
+        pieces = []
+        for (part, index), size in zip(node.parts, node.sizes, strict=True):
+            (fresh,) = self._fresh(labels, [size])
+            inner = self._evaluate(part, tuple(fresh if j == node.axis else labels[j] for j in index), values, memo)
+            pieces.append((fresh, inner))
+        return stack(labels[node.axis], pieces)
+
+    def _fresh(self, labels: Sequence[AnyLabel], sizes: Sequence[int]) -> list[Label]:
+        used = [b.number for la in labels for b in bases(la) if b.number >= 3 * _FREE]
+        start = max(used, default=3 * _FREE) + 1
+        return [Label(start + k, "site", n) for k, n in enumerate(sizes)]
+
+
+def _walk(node: Node, labels: tuple[AnyLabel | None, ...], found: dict[tuple[Node, tuple[AnyLabel | None, ...]], None]) -> None:
+    """Gaussian fields behind ``node``; the label ``None`` stands for an index that ranges over the whole dim."""
+    if isinstance(node, Const):
+        return
+    if is_variable(node):
+        found[node, labels] = None
+    elif isinstance(node, Add | Mul | Map):
+        for child, index in node.children:
+            _walk(child, tuple(labels[j] for j in index), found)
+    elif isinstance(node, Sum):
+        every = (*labels, *[None] * len(node.summed))
+        _walk(node.child[0], tuple(every[i] for i in node.child[1]), found)
+    elif isinstance(node, Take):
+        child, index = node.child
+        _walk(child, tuple(None if j == node.axis else labels[index[j]] for j in range(len(index))), found)
+    else:
+        assert isinstance(node, Concat)
+        for part, index in node.parts:
+            _walk(part, tuple(None if j == node.axis else labels[j] for j in index), found)
+
+
+def _combined(node: Add | Mul | Map, args: list[Named]) -> Named:
+    if isinstance(node, Add):
+        return add(args)
+    labels = union(a.labels for a in args)
+    arrays = [aligned(a, labels) for a in args]
+    if isinstance(node, Map):
+        return Named(labels, node.function(*arrays))
+    out = arrays[0]
+    for a in arrays[1:]:
+        out = out * a
+    return Named(labels, out)

@@ -1,0 +1,129 @@
+"""Statistics of one node: moments per example and site, correlations between examples, quantiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import ndtri
+
+from sigprop.arrays import namespace, scaled
+from sigprop.engine import Context, Field, Known, Label, Named, Sampler, Value
+from sigprop.engine.labels import aligned, contract
+from sigprop.types import METHODS
+
+PROBABILITIES = (0.001, 0.5, 0.999)
+_ENTRIES = 1 << 20  # numbers drawn for the quantiles of one node
+_SHIFT = 1000  # between the labels of one example and of the other
+
+
+class Statistics(NamedTuple):
+    """Predicted statistics of a node; arrays are ``[batch, *sites]`` (``sites``) or ``[batch, batch]`` (``gram``)."""
+
+    mean: Any
+    sites: Any
+    site_mean: Any
+    gram: Any
+    exponent: Any
+    quantile: Any
+    error: Any
+    gaussian: bool
+    method: str
+    site_axes: tuple[int, ...]
+
+
+class Layout(NamedTuple):
+    """Labels of a field: those of the node's dims, of the batch, of the sites by axis, and of the channels."""
+
+    own: tuple[Label, ...]
+    batch: list[Label]
+    sites: dict[int, list[Label]]
+    channels: list[Label]
+
+
+def layout(value: Field, batch: int) -> Layout:
+    """The leading factors of axis 0 whose product is ``batch`` range over the examples."""
+    own: dict[int, Label] = {}
+    examples: list[Label] = []
+    sites: dict[int, list[Label]] = {}
+    channels: list[Label] = []
+    count = 0
+    for axis, factors in enumerate(value.axes):
+        for f in factors:
+            kind = "site" if f.ref is None else value.node.dims[f.ref].kind
+            label = Label(count, kind, f.size)
+            count += 1
+            if f.ref is not None:
+                own[f.ref] = label
+            if axis == 0 and prod(e.size for e in examples) < batch:
+                examples.append(label)
+            elif kind == "chan":
+                channels.append(label)
+            elif f.ref is not None:
+                sites.setdefault(axis, []).append(label)
+    return Layout(tuple(own[k] for k in range(len(value.node.dims))), examples, sites, channels)
+
+
+def statistics(context: Context, value: Value, batch: int) -> Statistics:
+    if isinstance(value, Known):
+        return _deterministic(value, batch)
+    assert isinstance(value, Field)
+    node, where = value.node, layout(value, batch)
+    places = [label for row in where.sites.values() for label in row]
+    mean = _averaged(context.query.moment([(node, where.own)]), [*where.batch, *places])
+    other = {label: Label(label.number + _SHIFT, label.kind, label.size) for label in where.batch}
+    cross = context.query.moment([(node, where.own), (node, tuple(other.get(la, la) for la in where.own))])
+    cross = _averaged(cross, [*where.batch, *other.values(), *places])
+    size = prod(label.size for label in where.batch)
+    exponent = cross.exponent
+    full = _full(cross, [*where.batch, *other.values(), *places]).reshape(size, size, *_sizes(where))
+    xp = namespace(full)
+    gram = xp.mean(full, axis=tuple(range(2, full.ndim)))
+    sites = xp.moveaxis(xp.diagonal(full, axis1=0, axis2=1), -1, 0)
+    centre = scaled(_full(mean, [*where.batch, *places]), mean.exponent).reshape(size, *_sizes(where))
+    if size != batch:
+        gram, sites = xp.broadcast_to(gram[:1, :1], (batch, batch)), xp.broadcast_to(sites[:1], (batch, *sites.shape[1:]))
+        centre = xp.broadcast_to(centre[:1], sites.shape)
+    method = METHODS[cross.note.how] + (" + Gaussian approximation" if node.approximate else "")
+    return Statistics(centre.mean(), sites, centre, gram, exponent, quantiles(context, value, where), cross.note.error,
+                      node.gaussian, method, tuple(where.sites))
+
+
+def _sizes(where: Layout) -> list[int]:
+    return [prod(label.size for label in row) for row in where.sites.values()]
+
+
+def _averaged(named: Named, kept: Sequence[Label]) -> Named:
+    gone = [label for label in named.labels if label not in kept]
+    total = contract([named], gone)
+    return total._replace(array=total.array / prod(label.size for label in gone))
+
+
+def _full(named: Named, labels: Sequence[Label]) -> Any:
+    return namespace(named.array).broadcast_to(aligned(named, labels), [label.size for label in labels])
+
+
+def _deterministic(value: Known, batch: int) -> Statistics:
+    array = value.array
+    xp = namespace(array)
+    own = array.ndim > 0 and array.shape[0] == batch
+    array = array if own else xp.broadcast_to(array, (batch, *np.shape(array)))
+    flat = array.reshape(batch, -1)
+    gram = flat @ flat.T / flat.shape[1]
+    second = xp.mean(flat**2, axis=1)
+    quantile = xp.quantile(flat, np.asarray(PROBABILITIES))
+    return Statistics(array.mean(), second, xp.mean(flat, axis=1), gram, 0, quantile, value.note.error, False, "deterministic", ())
+
+
+def quantiles(context: Context, value: Field, where: Layout) -> Any:
+    """Quantiles at ``PROBABILITIES`` of an entry, pooled over examples, sites and channels, on equidistributed points."""
+    sampler = Sampler(context.query, [(value.node, where.own)])
+    count = sampler.samples(_ENTRIES, least=512)
+    points = ndtri((np.arange(count) + 0.5) / count)[:, None] if sampler.size == 1 else sampler.points(count, 0)
+    drawn = sampler.evaluate(value.node, where.own, sampler.draw(points))
+    array = drawn.array
+    return namespace(array).quantile(array, np.asarray(PROBABILITIES)) if namespace(array) is np else jnp.quantile(
+        array, jnp.asarray(PROBABILITIES))
