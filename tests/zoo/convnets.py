@@ -77,12 +77,12 @@ class ResNet(nn.Module):
     def __call__(self, x, train: bool = True):
         conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
         norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
-        x = conv(self.width, (3, 3), name="conv_init")(x)
+        x = conv(self.width // 2, (3, 3), name="conv_init")(x)
         x = nn.relu(norm(name="bn_init")(x))
         for i, size in enumerate(self.stage_sizes):
             for j in range(size):
                 strides = (2, 2) if i > 0 and j == 0 else (1, 1)
-                x = ResidualBlock(self.width * 2**i, conv=conv, norm=norm, strides=strides)(x)
+                x = ResidualBlock(self.width // 2 * 2**i, conv=conv, norm=norm, strides=strides)(x)
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.num_classes)(x)
 
@@ -96,39 +96,33 @@ class DenseLayer(nnx.Module):
         return jnp.concatenate([x, self.conv(nnx.relu(self.norm(x)))], axis=-1)
 
 
+class DenseBlock(nnx.Module):
+    def __init__(self, features, growth, depth, *, rngs):
+        self.layers = nnx.List([DenseLayer(features + k * growth, growth, rngs=rngs) for k in range(depth)])
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
 class DenseNet(nnx.Module):
     """Two dense blocks of three layers, with a pointwise transition and average pooling in between."""
 
-    def __init__(self, growth, *, rngs):
-        features = 2 * growth
-        self.stem = nnx.Conv(3, features, (3, 3), use_bias=False, rngs=rngs)
-        blocks = []
-        for _ in range(2):
-            layers = []
-            for _ in range(3):
-                layers.append(DenseLayer(features, growth, rngs=rngs))
-                features += growth
-            blocks.append(nnx.List(layers))
-        self.blocks = nnx.List(blocks[:1])
-        self.transition_norm = nnx.BatchNorm(5 * growth, rngs=rngs)
-        self.transition = nnx.Conv(5 * growth, 2 * growth, (1, 1), use_bias=False, rngs=rngs)
-        features = 2 * growth
-        layers = []
-        for _ in range(3):
-            layers.append(DenseLayer(features, growth, rngs=rngs))
-            features += growth
-        self.blocks.append(nnx.List(layers))
-        self.head_norm = nnx.BatchNorm(features, rngs=rngs)
-        self.head = nnx.Linear(features, 10, rngs=rngs)
+    def __init__(self, width, *, rngs):
+        growth = width // 4
+        self.stem = nnx.Conv(3, width // 2, (3, 3), use_bias=False, rngs=rngs)
+        self.block1 = DenseBlock(width // 2, growth, 3, rngs=rngs)
+        self.norm = nnx.BatchNorm(5 * growth, rngs=rngs)
+        self.transition = nnx.Conv(5 * growth, width // 2, (1, 1), use_bias=False, rngs=rngs)
+        self.block2 = DenseBlock(width // 2, growth, 3, rngs=rngs)
+        self.head_norm = nnx.BatchNorm(5 * growth, rngs=rngs)
+        self.head = nnx.Linear(5 * growth, 10, rngs=rngs)
 
     def __call__(self, x):
-        x = self.stem(x)
-        for layer in self.blocks[0]:
-            x = layer(x)
-        x = self.transition(nnx.relu(self.transition_norm(x)))
-        x = nnx.avg_pool(x, (2, 2), strides=(2, 2))
-        for layer in self.blocks[1]:
-            x = layer(x)
+        x = self.block1(self.stem(x))
+        x = self.transition(nnx.relu(self.norm(x)))
+        x = self.block2(nnx.avg_pool(x, (2, 2), strides=(2, 2)))
         return self.head(nnx.relu(self.head_norm(x)).mean(axis=(1, 2)))
 
 
@@ -153,10 +147,10 @@ class MobileNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = True):
-        x = nn.Conv(self.width, (3, 3), (2, 2), use_bias=False)(x)
+        x = nn.Conv(self.width // 2, (3, 3), (2, 2), use_bias=False)(x)
         x = nn.relu6(nn.BatchNorm(use_running_average=not train)(x))
         for features, strides in ((1, 1), (2, 2), (2, 1)):
-            x = Separable(features * self.width, strides, train)(x)
+            x = Separable(features * self.width // 2, strides, train)(x)
         x = x.mean(axis=(1, 2))
         return nn.Dense(10)(x)
 
@@ -164,7 +158,7 @@ class MobileNet(nn.Module):
 ARCHITECTURES = {
     "Flax documentation CNN": Architecture("nnx", lambda n: lambda rngs: CNN(n, rngs=rngs), lambda: (digits(),), averaged=1 / 2),
     "Flax documentation CNN (linen)": Architecture("linen", LinenCNN, lambda: (digits(),), averaged=1 / 2),
-    "ResNet": Architecture("linen", ResNet, lambda: (photo(8),), options={"train": False}),
-    "DenseNet": Architecture("nnx", lambda n: lambda rngs: DenseNet(n, rngs=rngs), lambda: (photo(8),)),
-    "MobileNet": Architecture("linen", MobileNet, lambda: (photo(16),), options={"train": False}),
+    "ResNet": Architecture("linen", ResNet, lambda: (photo(8),), options={"train": False}, averaged=1 / 2),
+    "DenseNet": Architecture("nnx", lambda n: lambda rngs: DenseNet(n, rngs=rngs), lambda: (photo(8),), averaged=1 / 4),
+    "MobileNet": Architecture("linen", MobileNet, lambda: (photo(16),), options={"train": False}, averaged=1 / 2),
 }

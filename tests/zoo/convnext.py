@@ -23,15 +23,16 @@ class Block(nnx.Module):
 class ConvNeXt(nnx.Module):
     """A patch stem, two stages of two blocks, a downsampling layer in between, global average pooling."""
 
-    def __init__(self, dim, *, layer_scale=1e-6, rngs):
-        self.stem = nnx.Conv(3, dim, (4, 4), strides=(4, 4), rngs=rngs)
-        self.stem_norm = nnx.LayerNorm(dim, epsilon=1e-6, rngs=rngs)
-        self.stage1 = nnx.List([Block(dim, layer_scale=layer_scale, rngs=rngs) for _ in range(2)])
-        self.down_norm = nnx.LayerNorm(dim, epsilon=1e-6, rngs=rngs)
-        self.down = nnx.Conv(dim, 2 * dim, (2, 2), strides=(2, 2), rngs=rngs)
-        self.stage2 = nnx.List([Block(2 * dim, layer_scale=layer_scale, rngs=rngs) for _ in range(2)])
-        self.head_norm = nnx.LayerNorm(2 * dim, epsilon=1e-6, rngs=rngs)
-        self.head = nnx.Linear(2 * dim, 10, rngs=rngs)
+    def __init__(self, dims, *, layer_scale=1e-6, rngs):
+        first, second = dims
+        self.stem = nnx.Conv(3, first, (4, 4), strides=(4, 4), rngs=rngs)
+        self.stem_norm = nnx.LayerNorm(first, epsilon=1e-6, rngs=rngs)
+        self.stage1 = nnx.List([Block(first, layer_scale=layer_scale, rngs=rngs) for _ in range(2)])
+        self.down_norm = nnx.LayerNorm(first, epsilon=1e-6, rngs=rngs)
+        self.down = nnx.Conv(first, second, (2, 2), strides=(2, 2), rngs=rngs)
+        self.stage2 = nnx.List([Block(second, layer_scale=layer_scale, rngs=rngs) for _ in range(2)])
+        self.head_norm = nnx.LayerNorm(second, epsilon=1e-6, rngs=rngs)
+        self.head = nnx.Linear(second, 10, rngs=rngs)
 
     def __call__(self, x):
         x = self.stem_norm(self.stem(x))
@@ -44,5 +45,5 @@ class ConvNeXt(nnx.Module):
 
 
 ARCHITECTURES = {
-    "ConvNeXt": Architecture("nnx", lambda n: lambda rngs: ConvNeXt(n, layer_scale=0.1, rngs=rngs), lambda: (photo(16),)),
+    "ConvNeXt": Architecture("nnx", lambda n: lambda rngs: ConvNeXt((n // 2, n), layer_scale=0.1, rngs=rngs), lambda: (photo(16),), averaged=1 / 2),
 }

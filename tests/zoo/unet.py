@@ -25,14 +25,14 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        high = DoubleConv(self.width)(x)
-        mid = DoubleConv(2 * self.width)(nn.avg_pool(high, (2, 2), strides=(2, 2)))
-        low = DoubleConv(2 * self.width)(nn.Conv(2 * self.width, (3, 3), strides=(2, 2))(mid))
-        up = nn.ConvTranspose(2 * self.width, (2, 2), strides=(2, 2))(low)
+        high = DoubleConv(self.width // 2)(x)
+        mid = DoubleConv(self.width)(nn.avg_pool(high, (2, 2), strides=(2, 2)))
+        low = DoubleConv(self.width)(nn.Conv(self.width, (3, 3), strides=(2, 2))(mid))
+        up = nn.ConvTranspose(self.width, (2, 2), strides=(2, 2))(low)
         x = DoubleConv(self.width)(jnp.concatenate([up, mid], axis=-1))
-        up = nn.ConvTranspose(self.width, (4, 4), strides=(2, 2), padding="SAME")(x)
-        x = DoubleConv(self.width)(jnp.concatenate([up, high], axis=-1))
+        up = nn.ConvTranspose(self.width // 2, (4, 4), strides=(2, 2), padding="SAME")(x)
+        x = DoubleConv(self.width // 2)(jnp.concatenate([up, high], axis=-1))
         return nn.Conv(self.channels, (1, 1))(x)
 
 
-ARCHITECTURES = {"U-Net": Architecture("linen", UNet, lambda: (photo(8),), averaged=1 / 4)}
+ARCHITECTURES = {"U-Net": Architecture("linen", UNet, lambda: (photo(8),), averaged=1 / 8)}
