@@ -5,6 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
+
 from zoo.architecture import Architecture
 from zoo.data import digits, photo
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
 from zoo.architecture import Architecture
 from zoo.data import photo
 
@@ -45,5 +46,6 @@ class ConvNeXt(nnx.Module):
 
 
 ARCHITECTURES = {
-    "ConvNeXt": Architecture("nnx", lambda n: lambda rngs: ConvNeXt((n // 2, n), layer_scale=0.1, rngs=rngs), lambda: (photo(16),), averaged=1 / 2),
+    "ConvNeXt": Architecture(
+        "nnx", lambda n: lambda rngs: ConvNeXt((n // 2, n), layer_scale=0.1, rngs=rngs), lambda: (photo(16),), averaged=1 / 2),
 }

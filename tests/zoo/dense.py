@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
 from zoo.architecture import Architecture
 from zoo.data import flat_digits
 

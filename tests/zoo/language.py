@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+
 from zoo.architecture import Architecture
 from zoo.data import text
 

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
+
 from zoo.architecture import Architecture
 from zoo.data import photo, text
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
 from zoo.architecture import Architecture
 from zoo.data import flat_digits, scanlines
 

@@ -1,6 +1,7 @@
 """A WaveNet-like stack of dilated causal 1-D convolutions with residual and skip connections, without gates."""
 
 import flax.linen as nn
+
 from zoo.architecture import Architecture
 from zoo.data import scanlines
 
