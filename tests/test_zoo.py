@@ -19,7 +19,7 @@ from sigprop.engine import RULES, Context, interpret, known
 from sigprop.network import parameters
 
 FALSE_ALARM = 1e-6
-ALLOWANCE = 8
+ALLOWANCE = 4
 GROUP = 4
 SLOW = {"ConvNeXt", "MobileNet", "ResNet", "DenseNet", "U-Net", "MLP-Mixer"}
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ZOO]
