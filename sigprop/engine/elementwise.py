@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from sigprop.arrays import concrete
 from sigprop.engine.labels import AnyLabel, Named, aligned
 from sigprop.engine.nodes import Add, Const, Map, Mul, Node, Occurrence, same_array
 from sigprop.gaussian import IDENTITY, Function
@@ -111,4 +112,15 @@ def univariate(atom: Atom, layout: Sequence[AnyLabel]) -> Function:
     if atom.linear:
         return IDENTITY
     (variable,) = atom.variables
-    return Function(lambda u: evaluate(atom.node, atom.labels, {variable: u}, layout), signature(atom.node))
+    opaque = not all(map(concrete, _constants(atom.node)))
+    key = None if opaque else signature(atom.node)
+    return Function(lambda u: evaluate(atom.node, atom.labels, {variable: u}, layout), key, opaque)
+
+
+def _constants(node: Node) -> list[Any]:
+    if isinstance(node, Const):
+        return [node.array]
+    if is_variable(node):
+        return []
+    assert isinstance(node, Add | Mul | Map)
+    return [array for child, _ in node.children for array in _constants(child)]

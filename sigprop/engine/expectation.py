@@ -17,7 +17,7 @@ from sigprop.engine import sampling
 from sigprop.engine.elementwise import Atom, Variable, univariate
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul
-from sigprop.gaussian import Function, moment1, moment2, rescale
+from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale
 from sigprop.types import METHODS, Estimate, Note
 
 if TYPE_CHECKING:
@@ -89,9 +89,16 @@ class _Scope:
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
         self.note = Note.of({id(n): n.note for n in inputs}.values())
         self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
-        self.exponents = {u: _exponent(cov[u, u]) for u in self.variables}
+        self.exponents = {u: self._exponent(u, cov[u, u]) for u in self.variables}
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
         self.means = {u: 0.0 if n is None else self._array(n, self.exponents[u], 0) for u, n in means.items()}
+
+    def _exponent(self, variable: Variable, variance: Named | None) -> Any:
+        """Zero where the exponent is traced and a function has a scale of its own: its asymptote cannot be chosen then."""
+        if variance is None or isinstance(variance.exponent, int):
+            return 0 if variance is None else variance.exponent
+        functions = [univariate(a, self.layout) for a in self.group if a.variables == (variable,)]
+        return variance.exponent if all(map(homogeneous, functions)) else 0
 
     def _array(self, named: Named | None, one: Any, two: Any) -> Any:
         if named is None:
@@ -109,10 +116,6 @@ class _Scope:
         kept = [i for i, label in enumerate(self.layout) if array.shape[i] == label.size and label.size > 1]
         note = Note.of((self.note, Note(_relative(estimate), METHODS.index(estimate.method))))
         return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)
-
-
-def _exponent(variance: Named | None) -> Any:
-    return 0 if variance is None else variance.exponent
 
 
 def _relative(estimate: Estimate) -> Any:

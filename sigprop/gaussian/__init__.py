@@ -1,10 +1,10 @@
 """Expectations over Gaussian variables, each with its error and method."""
 
 from sigprop.gaussian.expect import moment1, moment2, normal_points, square_root
-from sigprop.gaussian.families import Family, recognize, rescale
+from sigprop.gaussian.families import Family, homogeneous, recognize, rescale
 from sigprop.gaussian.functions import IDENTITY, Function
 
 __all__ = [
-    "IDENTITY", "Family", "Function", "moment1", "moment2", "normal_points", "recognize", "rescale",
+    "IDENTITY", "Family", "Function", "homogeneous", "moment1", "moment2", "normal_points", "recognize", "rescale",
     "square_root",
 ]

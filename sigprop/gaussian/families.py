@@ -54,6 +54,8 @@ def probe(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray | None:
 def recognize(f: Callable[[Any], Any]) -> Shape:
     """What is known of an elementwise function; remembered under its ``key``, if it has one."""
     key = getattr(f, "key", None)
+    if getattr(f, "opaque", False):
+        return Shape(None, ())
     if key is None:
         return _recognize(f)
     if key not in _CACHE:
@@ -69,24 +71,25 @@ def rescale(f: Function, exponent: Any) -> tuple[Function, Any]:
     """
     if isinstance(exponent, int) and exponent == 0:
         return f, 0
-    shape = recognize(f)
-    if not _homogeneous(shape):
-        limit = None
-        if isinstance(exponent, int) and abs(exponent) > _ASYMPTOTIC:
-            limit = shape.near if exponent < 0 else shape.far
+    if not homogeneous(f):
+        shape = recognize(f)
+        limit = None if abs(exponent) <= _ASYMPTOTIC else shape.near if exponent < 0 else shape.far
         if limit is None:
             return _stretched(f, exponent), 0
-        f, shape = limit, recognize(limit)
-    return f, exponent // 2 if shape.family is not None and shape.family.name == "linear" else 0
+        f = limit
+    family = recognize(f).family
+    return f, exponent // 2 if family is not None and family.name == "linear" else 0
 
 
-def _homogeneous(shape: Shape) -> bool:
-    return shape.family is not None and shape.family.name in ("linear", "step")
+def homogeneous(f: Function) -> bool:
+    """Whether ``f(s x)`` is ``f(x)`` times a power of ``s``, for positive ``s``."""
+    family = recognize(f).family
+    return family is not None and family.name in ("linear", "step")
 
 
-def _stretched(f: Function, exponent: Any) -> Function:
-    key = None if f.key is None or not isinstance(exponent, int) else ("stretched", exponent, f.key)
-    return Function(lambda z: f(scaled(z, exponent // 2)), key)
+def _stretched(f: Function, exponent: int) -> Function:
+    key = None if f.key is None else ("stretched", exponent, f.key)
+    return Function(lambda z: f(scaled(z, exponent // 2)), key, f.opaque)
 
 
 def _recognize(f: Callable[[Any], Any]) -> Shape:
@@ -218,4 +221,4 @@ def _zoom(f: Callable[[Any], Any], x: float, h: float) -> float | None:
     return point if slope > 1e-3 or jump > 1e-3 else None
 
 
-__all__ = ["Family", "Shape", "probe", "recognize", "rescale"]
+__all__ = ["Family", "Shape", "probe", "homogeneous", "recognize", "rescale"]

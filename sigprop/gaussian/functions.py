@@ -9,12 +9,15 @@ from sigprop.arrays import namespace
 
 
 class Function:
-    """An elementwise function; two with the same ``key`` (not ``None``) are the same function."""
+    """An elementwise function; two with the same ``key`` (not ``None``) are the same function.
 
-    __slots__ = ("call", "key")
+    ``opaque`` functions hold traced arrays: they cannot be probed while tracing.
+    """
 
-    def __init__(self, call: Callable[[Any], Any], key: Any = None) -> None:
-        self.call, self.key = call, key
+    __slots__ = ("call", "key", "opaque")
+
+    def __init__(self, call: Callable[[Any], Any], key: Any = None, opaque: bool = False) -> None:
+        self.call, self.key, self.opaque = call, key, opaque
 
     def __call__(self, u: Any) -> Any:
         return self.call(u)
@@ -47,4 +50,4 @@ def product(functions: Sequence[Function]) -> Function:
         return out
 
     keys = tuple(f.key for f in functions)
-    return Function(call, None if None in keys else ("product", *keys))
+    return Function(call, None if None in keys else ("product", *keys), any(f.opaque for f in functions))

@@ -48,7 +48,9 @@ def parameters(context: Context, net: Network) -> tuple[list[Value], list[str]]:
 
 def _traced(context: Context, net: Network) -> list[tuple[Value, str]]:
     graph = net.init_graph
-    env = interpret(context, graph, [Known(jax.random.key(0))], lenient=True)
+    with jax.ensure_compile_time_eval():  # concrete also while the caller is traced
+        key = jax.random.key(0)
+    env = interpret(context, graph, [Known(key)], lenient=True)
     values: list[Any] = [env[o] for o in graph.outputs]
     hidden, leaves = hidden_draws(graph), jax.tree.leaves(net.abstract_params)
     failed = []
