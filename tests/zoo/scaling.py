@@ -24,10 +24,14 @@ class Line(NamedTuple):
 
 
 def gap(predicted, measured):
-    """Relative gaps of two datasets with equal nodes; nodes that are exactly zero in both have none."""
-    p, m, s = (np.asarray(a, np.float64) for a in (predicted.second_moment, measured.second_moment, measured.second_moment_stderr))
-    safe = np.where(p > 0, p, 1.0)
-    return Gap(np.where((p > 0) | (m > 0), (m - p) / safe, 0.0), s / safe)
+    """Relative gaps of two datasets with equal nodes."""
+    return relative(*(np.asarray(a, np.float64) for a in (predicted.second_moment, measured.second_moment, measured.second_moment_stderr)))
+
+
+def relative(predicted, measured, error):
+    """Gap relative to the prediction; nodes that are exactly zero in both have none."""
+    safe = np.where(predicted > 0, predicted, 1.0)
+    return Gap(np.where((predicted > 0) | (measured > 0), (measured - predicted) / safe, 0.0), error / safe)
 
 
 def fit(widths, gaps):
