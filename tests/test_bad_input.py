@@ -104,6 +104,9 @@ MODELS = {
                               "<lambda> is not deterministic.*numpy.random.*constant changes at test_bad_input.py"),
     "noise from NumPy": (lambda: sp.propagate(sp.network(lambda p, x: (x + GENERATOR.random((4, 8))) @ p["w"], init=init), X),
                          "not deterministic.*numpy.random"),
+    "factory that ignores rngs": (lambda: sp.propagate(sp.network(lambda rngs: Dense(nnx.Rngs(0))), X), "ignores its key"),
+    "factory of an instance": (lambda: sp.propagate(sp.network(lambda rngs: nnx.Sequential(INSTANCE)), X), "ignores its key"),
+    "initializer of fixed numbers": (lambda: sp.network(apply, init=lambda key: FIXED).laws, "ignores its key, so that every seed"),
     "initializer from NumPy": (lambda: sp.network(apply, init=lambda k: {**init(k), "w": jnp.asarray(GENERATOR.random((8, 64)))}).laws,
                                "the initializer of apply is not deterministic"),
 }

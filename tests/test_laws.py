@@ -3,6 +3,8 @@
 import math
 
 import flax.linen as nn
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +140,34 @@ def test_measured_law_keeps_entries_that_never_vary():
     assert predicted == pytest.approx(2 / 64, rel=0.03)
 
 
+DRAWS = {  # a draw and its mean and variance
+    "normal": (lambda k, s: jax.random.normal(k, s), 0.0, 1.0), "uniform": (lambda k, s: jax.random.uniform(k, s), 0.5, 1 / 12),
+    "bernoulli": (lambda k, s: jax.random.bernoulli(k, 0.25, s).astype(F32), 0.25, 3 / 16),
+    "laplace": (lambda k, s: jax.random.laplace(k, s), 0.0, 2.0), "truncated": (I.truncated_normal(1.0, lower=-1.0, upper=1.5), *CUT),
+}
+NUMBERS = st.sampled_from([-2.0, -0.5, 0.25, 1.0, 3.0])
+TERMS = st.lists(st.tuples(NUMBERS, NUMBERS, st.lists(st.sampled_from(sorted(DRAWS)), min_size=1, max_size=2)), min_size=1, max_size=3)
+
+
+@hypothesis.given(TERMS)
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+def test_sums_of_products_of_draws(terms):
+    """``sum of a + b * draw * draw'`` with independent draws; moments of products of independent numbers multiply."""
+    def init(key, shape, dtype):
+        keys = iter(jax.random.split(key, 6))
+        return sum(a + b * math.prod(DRAWS[name][0](next(keys), shape) for name in names) for a, b, names in terms)
+
+    mean = variance = 0.0
+    for a, b, names in terms:
+        first = math.prod(DRAWS[name][1] for name in names)
+        mean += a + b * first
+        variance += b**2 * (math.prod(DRAWS[name][1] ** 2 + DRAWS[name][2] for name in names) - first**2)
+    law = law_of(init, (6, 8))
+    assert law.source == "traced"
+    assert law.mean == pytest.approx(mean, rel=1e-6, abs=1e-6)
+    assert law.variance == pytest.approx(variance, rel=2e-6)
+
+
 class Stacked(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -178,6 +208,21 @@ def vmapped(rngs):
     return Model()
 
 
+class Scanned(nnx.Module):
+    """Layers made in one vmap over keys and called in one scan."""
+
+    def __init__(self, rngs):
+        @nnx.split_rngs(splits=4)
+        @nnx.vmap
+        def stack(rngs):
+            return nnx.Linear(16, 16, rngs=rngs, kernel_init=I.he_normal())
+
+        self.layers = stack(rngs)
+
+    def __call__(self, x):
+        return nnx.scan(lambda x, layer: nnx.relu(layer(x)), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(x, self.layers)
+
+
 X4, X16, X64 = (np.ones((2, n), np.float32) for n in (4, 16, 64))
 
 
@@ -198,6 +243,12 @@ def test_masked_product_of_parameters_is_followed():
     assert found == pytest.approx(32 * 4 * 0.25, rel=1e-5)
 
 
+def test_layers_stacked_by_vmap_are_independent():
+    """He layers keep the mean square of a ReLU network from the second on, which weights shared by the layers would not."""
+    found = sp.propagate(sp.network(Scanned, X16), X16).second_moment.values
+    np.testing.assert_allclose(found[-1], 1.0, rtol=1e-6)
+
+
 def test_delta_orthogonal_is_a_pointwise_convolution():
     x = np.random.default_rng(0).standard_normal((2, 4, 4, 3)).astype(np.float32)
     delta = nn.Conv(6, (3, 3), kernel_init=I.delta_orthogonal())
@@ -214,6 +265,8 @@ def test_laws_are_a_tree_like_the_parameters_and_print_as_a_table():
     variances = jax.tree.map(lambda law: law.variance, laws).tree
     params = net.init(jax.random.key(0))
     assert jax.tree.structure(variances["variables"]) == jax.tree.structure(params["variables"])
+    nnx_laws = sp.network(vmapped, X4).laws
+    assert jax.tree.leaves(jax.tree.map(lambda law: law.variance, nnx_laws).tree["stack"]) == [0.0, nnx_laws["stack/kernel"].variance]
     head, *lines = str(laws).splitlines()
     assert head.split() == ["parameter", "shape", "family", "mean", "variance", "variance", "x", "fan-in", "source"]
     assert [line.split()[0] for line in lines] == list(laws)
@@ -247,8 +300,8 @@ def test_fans_of_the_operation_and_of_the_shape():
         "embed/embedding": (1, 11, 8, "gather"), "grouped/kernel": (18, 18, 108, "conv_general_dilated"),
         "depthwise/kernel": (25, 25, 300, "conv_general_dilated"), "up/kernel": (12 * 9 / 4, 108, 54, "conv_general_dilated"),
         "up_flipped/kernel": (6 * 25 / 6, 25 * 16, 25 * 6, "conv_general_dilated"),
-        "attention/query/kernel": (16, 64, 64, "dot_general"), "attention/key/kernel": (16, 64, 64, "dot_general"),
-        "attention/value/kernel": (16, 64, 64, "dot_general"), "attention/out/kernel": (16, 16, 64, "dot_general"),
+        "attention/query/kernel": (16, 16, 16, "dot_general"), "attention/key/kernel": (16, 16, 16, "dot_general"),
+        "attention/value/kernel": (16, 16, 16, "dot_general"), "attention/out/kernel": (16, 16, 16, "dot_general"),
         "heads/kernel": (16, 64, 16, "dot_general"), "stored_out_in": (16, 5, 16, "dot_general"),
     }
     assert {k: (f.fan_in, f.kernel_fan_in, f.kernel_fan_out, f.operation) for k, f in found.items()} == expected
@@ -256,6 +309,9 @@ def test_fans_of_the_operation_and_of_the_shape():
 
 def test_fans_follow_masks_and_factors():
     assert {k: f.fan_in for k, f in fans(sp.network(Factorised(), X64)).items()} == {"u": 64, "v": 64}
-    assert fans(sp.network(Stacked(), X16))["scan/Dense_0/kernel"].fan_in == 16
+    for model, x, path, expected in [(Stacked(), X16, "scan/Dense_0/kernel", (16, 16, 16)), (Stacked(), X16, "vmap/kernel", (16, 16, 8)),
+                                     (vmapped, X4, "stack/kernel", (4, 4, 6))]:
+        fan = fans(sp.network(model, x))[path]
+        assert (fan.fan_in, fan.kernel_fan_in, fan.kernel_fan_out) == expected
     with pytest.raises(sp.InvalidInput, match="give example inputs"):
         fans(sp.network(vmapped))

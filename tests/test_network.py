@@ -174,6 +174,17 @@ def test_law_per_entry():
     assert not np.asarray(net.init(jax.random.key(0)))[::2].any()
 
 
+@pytest.mark.parametrize("draw", [jax.random.normal, jax.random.exponential], ids=["traced", "measured"])
+def test_laws_are_read_inside_jit(draw):
+    def made():
+        return sp.network(lambda w, x: x @ w, init=lambda key: draw(key, (8, 64)))
+
+    inside = jax.jit(lambda scale: scale * made().laws["params"].variance)(1.0)
+    assert inside == pytest.approx(made().laws["params"].variance, rel=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda x: sp.infinite_kernel(made())(x).nngp)(X), sp.infinite_kernel(made())(X).nngp, rtol=1e-5,
+                               atol=1e-5)
+
+
 def test_laws_of_one_network_serve_another():
     net = sp.network(apply, X, init=init)
     again = sp.network(apply, X, params=PARAMS, laws=net.laws)
@@ -182,17 +193,21 @@ def test_laws_of_one_network_serve_another():
 
 
 IMPORT = """
-import time, jax, flax, flax.linen, flax.nnx, sys
-before = {name: value.value for name, value in jax.config._value_holders.items()}
+import time
+start = time.perf_counter()
+import jax, flax
+others = time.perf_counter() - start
+before = dict(jax.config.values)
 start = time.perf_counter()
 import sigprop
-spent = time.perf_counter() - start
-assert before == {name: value.value for name, value in jax.config._value_holders.items()}
-print(spent)
+own = time.perf_counter() - start
+assert before == dict(jax.config.values)
+print(own, others)
 """
 
 
 def test_import_is_fast_and_leaves_jax_alone():
-    """Best of three: the machine may be busy."""
-    spent = [float(subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout) for _ in range(3)]
-    assert min(spent) < 1.5, spent
+    """Under 1.5 s beyond JAX and Flax, where those take a second; best of three, since the machine may be busy."""
+    runs = [subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout for _ in range(3)]
+    own, others = min(tuple(map(float, run.split())) for run in runs)
+    assert own < 1.5 * max(1.0, others), runs

@@ -12,12 +12,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sigprop.arrays import concrete, host, namespace
+from sigprop.engine import parity
 from sigprop.engine.elementwise import variables
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Take, bits, same_array
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Take, parameter_only, same_array
+from sigprop.engine.parity import Parity
 from sigprop.types import EXACT, Note
 
 if TYPE_CHECKING:
     from sigprop.engine.query import Query
+
+
+EVEN = Parity()
+
+
+def _seen(children: Sequence[Occurrence]) -> list[Parity]:
+    """Parities of the children in terms of the parent's dims."""
+    return [node.parity.moved(index) for node, index in children]
+
+
+def _taken(found: Parity, index: Sequence[int], axis: int, table: Any, position: Sequence[int]) -> Parity:
+    """After indexing ``axis``: entries along it can still be flipped singly where no entry is read twice."""
+    distinct = concrete(table) and np.unique(np.asarray(table)).size == np.size(table)
+    dims = {}
+    for leaf, where in found.dims.items():
+        new = frozenset(position) if axis in where and distinct else frozenset()
+        dims[leaf] = frozenset(index[d] for d in where if d != axis) | new
+    return Parity(found.masks, found.mixed, dims)
 
 
 class Pool:
@@ -30,13 +50,11 @@ class Pool:
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
 
-    def _intern(self, kind: type, identity: tuple, dims: Sequence[Dim], *, odd: dict | None = None, mixed: int = 0,
-                gaussian: bool = False, approximate: bool = False, **fields: Any) -> Any:
+    def _intern(self, kind: type, identity: tuple, dims: Sequence[Dim], *, parity: Parity = EVEN, gaussian: bool = False,
+                approximate: bool = False, **fields: Any) -> Any:
         full = (kind, tuple(dims), identity)
         if full not in self.nodes:
-            odd = odd or {}
-            mask = sum(1 << leaf for leaf in odd)
-            self.nodes[full] = kind(len(self.nodes), tuple(dims), odd, mask, mixed, gaussian, approximate, **fields)
+            self.nodes[full] = kind(len(self.nodes), tuple(dims), parity, gaussian, approximate, **fields)
         return self.nodes[full]
 
     # leaves and constants
@@ -47,7 +65,7 @@ class Pool:
         if found is not None:
             return found
         number = len(self.leaves)
-        node = self._intern(Leaf, (key,), dims, odd={number: frozenset(range(len(dims)))}, gaussian=True,
+        node = self._intern(Leaf, (key,), dims, parity=parity.leaf(number, len(dims)), gaussian=True,
                             number=number, variance=variance, family=family)
         self.leaves.append(node)
         return node
@@ -57,34 +75,6 @@ class Pool:
         if not concrete(array):
             self.alive.append(array)
         return self._intern(Const, (same_array(array),), dims, array=array, note=note)
-
-    # parity of combinations
-
-    def _parity_product(self, children: Sequence[Occurrence]) -> tuple[dict, int]:
-        mixed = 0
-        odd: dict[int, frozenset[int]] = {}
-        for node, index in children:
-            mixed |= node.mixed
-            for leaf, dims in node.odd.items():
-                moved = frozenset(index[d] for d in dims)
-                if leaf in odd:
-                    del odd[leaf]  # odd times odd is even
-                else:
-                    odd[leaf] = moved
-        return {leaf: d for leaf, d in odd.items() if not mixed >> leaf & 1}, mixed
-
-    def _parity_sum(self, children: Sequence[Occurrence]) -> tuple[dict, int]:
-        every = 0
-        common = ~0
-        for node, _ in children:
-            every |= node.odd_mask | node.mixed
-            common &= node.odd_mask
-        common &= every
-        odd = {}
-        for leaf in bits(common):
-            sets = [frozenset(i[d] for d in n.odd[leaf]) for n, i in children]
-            odd[leaf] = frozenset.intersection(*sets)
-        return odd, every & ~common
 
     # elementwise operations
 
@@ -99,9 +89,8 @@ class Pool:
             return children[0][0]
         children = sorted(children, key=lambda c: c[0].id)
         random = [c for c in children if not isinstance(c[0], Const)]
-        odd, mixed = self._parity_sum(children)
         key = tuple((c[0].id, c[1]) for c in children)
-        return self._intern(Add, key, dims, odd=odd, mixed=mixed, gaussian=all(c[0].gaussian for c in random),
+        return self._intern(Add, key, dims, parity=parity.total(_seen(children)), gaussian=all(c[0].gaussian for c in random),
                             approximate=any(c[0].approximate for c in random), children=tuple(children))
 
     def mul(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
@@ -128,9 +117,8 @@ class Pool:
             return random[0][0]
         if head and len(random) == 1 and isinstance(random[0][0], Add) and any(isinstance(n, Const) for n, _ in random[0][0].children):
             return self.distributed(head, random[0], dims)
-        odd, mixed = self._parity_product(random)
         key = tuple((c[0].id, c[1]) for c in head + random)
-        return self._intern(Mul, key, dims, odd=odd, mixed=mixed,
+        return self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
                             gaussian=len(random) == 1 and random[0][0].gaussian,
                             approximate=any(c[0].approximate for c in random), children=tuple(head + random))
 
@@ -171,22 +159,16 @@ class Pool:
                                   [dims[d] for d in used], note), tuple(used))]
 
     def map(self, name: str, function: Callable[..., Any], children: Sequence[Occurrence], dims: Sequence[Dim],
-            key: Any, parity: str | None = None) -> Node:
+            key: Any, symmetry: str | None = None) -> Node:
         if any(isinstance(c[0], Concat) for c in children):
-            return self._into_concat(children, dims, lambda c, d: self.map(name, function, c, d, key, parity))
+            return self._into_concat(children, dims, lambda c, d: self.map(name, function, c, d, key, symmetry))
         random = [c for c in children if not isinstance(c[0], Const)]
-        odd, mixed = {}, 0
-        if parity == "odd" and len(random) == 1:
-            odd, mixed = self._parity_product(random)
-        else:
-            every = 0
-            for c in random:
-                every |= c[0].odd_mask | c[0].mixed
-            even = parity == "even" and len(random) == 1
-            mixed = random[0][0].mixed if even else every
+        found = parity.product(_seen(random)) if len(random) == 1 else parity.total([p.unknown() for p in _seen(random)])
+        if len(random) == 1 and symmetry != "odd":
+            found = _seen(random)[0].even() if symmetry == "even" else found.unknown()
         full = (name, key, *((c[0].id, c[1]) for c in children))
-        return self._intern(Map, full, dims, odd=odd, mixed=mixed, approximate=any(c[0].approximate for c in random),
-                            name=name, function=function, children=tuple(children), key=key, parity=parity)
+        return self._intern(Map, full, dims, parity=found, approximate=any(c[0].approximate for c in random),
+                            name=name, function=function, children=tuple(children), key=key, symmetry=symmetry)
 
     # indexing
 
@@ -202,7 +184,7 @@ class Pool:
                 else:
                     moved.append((sub, tuple(index[j] for j in where)))
             if isinstance(node, Map):
-                return self.map(node.name, node.function, moved, dims, node.key, node.parity)
+                return self.map(node.name, node.function, moved, dims, node.key, node.symmetry)
             return (self.add if isinstance(node, Add) else self.mul)(moved, dims)
         if isinstance(node, Const):
             return self._take_const(node, index, axis, table, position, dims)
@@ -212,13 +194,9 @@ class Pool:
             return self.concat(parts, node.sizes, index[node.axis], dims)
         if isinstance(node, Concat):
             return self._take_concat(node, index, axis, np.asarray(table), position, dims)
-        odd = {leaf: frozenset(index[d] for d in found if d != axis) | (frozenset(position) if axis in found and len(
-            np.unique(np.asarray(table))) == np.size(table) else frozenset())
-               for leaf, found in node.odd.items()} if concrete(table) else {
-            leaf: frozenset(index[d] for d in found if d != axis) for leaf, found in node.odd.items()}
         key = (node.id, index, axis, same_array(table), position)
         self.alive.append(table)
-        return self._intern(Take, key, dims, odd=odd, mixed=node.mixed, gaussian=node.gaussian,
+        return self._intern(Take, key, dims, parity=_taken(node.parity, index, axis, table, position), gaussian=node.gaussian,
                             approximate=node.approximate, child=(node, tuple(index)), axis=axis, table=table,
                             position=position)
 
@@ -279,9 +257,8 @@ class Pool:
 
     def concat(self, parts: Sequence[Occurrence], sizes: Sequence[int], axis: int, dims: Sequence[Dim]) -> Node:
         key = (tuple((n.id, i) for n, i in parts), tuple(sizes), axis)
-        odd, mixed = self._parity_sum(parts)
-        odd = {leaf: d - {axis} for leaf, d in odd.items()}
-        return self._intern(Concat, key, dims, odd=odd, mixed=mixed,
+        others = [d for d in range(len(dims)) if d != axis]
+        return self._intern(Concat, key, dims, parity=parity.total(_seen(parts)).kept(others),
                             approximate=any(n.approximate for n, _ in parts), parts=tuple(parts), sizes=tuple(sizes),
                             axis=axis)
 
@@ -310,7 +287,7 @@ class Pool:
 
     def sum(self, child: Occurrence, summed: Sequence[Dim], dims: Sequence[Dim]) -> Node:
         """Sum ``child`` over the index positions past ``len(dims)``."""
-        from sigprop.engine.sums import build_sum
+        from sigprop.engine.sums import build_sum  # it needs this class
 
         return build_sum(self, child, tuple(summed), tuple(dims))
 
@@ -327,8 +304,7 @@ class Pool:
             xp = namespace(node.array)
             array = xp.reshape(xp.transpose(node.array, order), shape)
             return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims, node.note)
-        odd = {leaf: frozenset(index[d] for d in found) for leaf, found in node.odd.items()}
-        return self._intern(Add, ((node.id, tuple(index)),), dims, odd=odd, mixed=node.mixed, gaussian=node.gaussian,
+        return self._intern(Add, ((node.id, tuple(index)),), dims, parity=node.parity.moved(index), gaussian=node.gaussian,
                             approximate=node.approximate, children=((node, tuple(index)),))
 
     def _identity(self, occurrence: Occurrence, dims: Sequence[Dim]) -> bool:
@@ -369,6 +345,6 @@ class Pool:
             return all(self.small(n, scale) for n, _ in node.children)
         if isinstance(node, Take):
             return self.small(node.child[0], scale)
-        if not isinstance(node, Sum) or not node.unweighted:
+        if not isinstance(node, Sum) or not node.unweighted or parameter_only(node.child[0]):
             return False
         return scale * float(np.prod([d.size for d in node.summed], dtype=float)) <= 1.5

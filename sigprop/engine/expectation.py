@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sigprop.arrays import namespace, scaled
+from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import sampling
 from sigprop.engine.elementwise import Atom, Variable, univariate
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul
+from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale
 from sigprop.types import METHODS, Estimate, Note
 
@@ -113,6 +114,9 @@ class _Scope:
 
     def named(self, estimate: Estimate, exponent: Any = 0) -> Named:
         array = estimate.value
+        if concrete(array) and not np.all(np.isfinite(array)):
+            names = sorted({getattr(a.node, "name", type(a.node).__name__) for a in self.group})
+            raise Unsound(f"the expectation of {', '.join(names)} of a Gaussian field is not finite")
         kept = [i for i, label in enumerate(self.layout) if array.shape[i] == label.size and label.size > 1]
         note = Note.of((self.note, Note(_relative(estimate), METHODS.index(estimate.method))))
         return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from sigprop.arrays import concrete
 from sigprop.engine.build import Pool
 from sigprop.engine.query import Query
@@ -41,8 +43,12 @@ def interpret(context: Context, graph: Graph, inputs: Sequence[Value], lenient: 
     env.update(zip(graph.inputs, inputs, strict=True))
     for op in graph.ops:
         args = [env[i] for i in op.inputs]
+        if all(0 in graph.avals[o].shape for o in op.outputs):  # empty parts, as padding by nothing makes them
+            env.update((o, Known(np.zeros(graph.avals[o].shape))) for o in op.outputs)
+            continue
         try:
             results = _step(context, op, args)
+            _same_shapes(graph, op, results)
         except SigpropError as error:
             if not lenient:
                 raise
@@ -74,6 +80,13 @@ def _step(context: Context, op: Op, args: Sequence[Value]) -> Sequence[Value]:
         placed = type(error)(f"{error} [{op.name} at {place}]")
         placed.placed = True  # type: ignore[attr-defined]
         raise placed from error
+
+
+def _same_shapes(graph: Graph, op: Op, results: Sequence[Value]) -> None:
+    for number, value in zip(op.outputs, results, strict=True):
+        expected = tuple(graph.avals[number].shape)
+        if tuple(value.shape) != expected:
+            raise MissingRule(f"the rule for '{op.name}' gave shape {tuple(value.shape)} instead of {expected} at {op.path} ({op.source})")
 
 
 def _constant(op: Op, args: Sequence[Known]) -> list[Value]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,7 +18,10 @@ import opt_einsum
 
 from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine.nodes import same_array
+from sigprop.errors import Unsound
 from sigprop.types import EXACT, Note
+
+_LARGEST = 1 << 26  # entries of one delta between two indices
 
 
 class Label(NamedTuple):
@@ -193,17 +197,21 @@ def resolve(named: Named) -> Named:
 def unit(labels: Sequence[AnyLabel], others: Sequence[AnyLabel]) -> Named | None:
     """Product of Kronecker deltas between two index tuples, or ``None`` where it vanishes identically.
 
-    Two different channel indices never coincide; two site indices may.
+    Raises:
+        Unsound: where two wide channel axes would need a matrix too large to hold.
     """
     factors = []
     for a, b in zip(labels, others, strict=True):
         if a == b:
             continue
-        if a.kind == "chan" or b.kind == "chan":
-            return None
         out = union([bases(a), bases(b)])
+        if prod(label.size for label in out) > _LARGEST:
+            raise Unsound(f"the same weights meet at different indices of axes of {a.size} and {b.size}: too many pairs")
         left, right = (
             aligned(Named(bases(x), x.table if isinstance(x, Derived) else np.arange(x.size)), out) for x in (a, b)
         )
-        factors.append(Named(out, (left == right) * 1.0))
+        equal = left == right
+        if concrete(equal) and not np.any(equal):
+            return None
+        factors.append(Named(out, equal * 1.0))
     return multiply(factors) if factors else Named((), np.ones(()))

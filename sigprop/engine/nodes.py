@@ -5,8 +5,7 @@ independent copies, as the units of a wide layer are. A node lists only the dims
 dim. Children are held as ``(node, index)`` where ``index[j]`` is the position of the child's dim ``j`` in the parent; in ``Sum``
 positions past the parent's own dims are summed over.
 
-Every node knows its parity under ``W -> -W`` for each random leaf ``W``: ``odd`` maps a leaf to the dims along which the sign may be
-flipped entry by entry, ``mixed`` is the bit set of leaves under which the parity is unknown. Odd means an exactly zero mean.
+Every node knows its parity under sign flips of the random leaves; odd means an exactly zero mean.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sigprop.engine.parity import Parity
 from sigprop.types import Note
 
 
@@ -36,9 +36,7 @@ class Node:
 
     id: int
     dims: tuple[Dim, ...]
-    odd: dict[int, frozenset[int]] = field(repr=False)
-    odd_mask: int = field(repr=False)
-    mixed: int = field(repr=False)
+    parity: Parity = field(repr=False)
     gaussian: bool
     approximate: bool = field(repr=False)
 
@@ -83,7 +81,7 @@ class Map(Node):
     function: Callable[..., Any] = field(repr=False)
     children: tuple[Occurrence, ...]
     key: Any
-    parity: str | None
+    symmetry: str | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,11 +124,12 @@ def same_array(array: Any) -> Any:
     return ("traced", id(array))
 
 
-def bits(mask: int) -> list[int]:
-    """Positions of the set bits."""
-    found = []
-    while mask:
-        low = mask & -mask
-        found.append(low.bit_length() - 1)
-        mask ^= low
-    return found
+def parameter_only(node: Node) -> bool:
+    """Whether the node is an elementwise function of draws and of constants over their own axes: a parameter, not yet a field."""
+    if isinstance(node, Leaf):
+        return True
+    if isinstance(node, Take):
+        return parameter_only(node.child[0]) and all(node.dims[p].kind == "chan" for p in node.position)
+    if isinstance(node, Add | Mul | Map):
+        return all(parameter_only(c) or (isinstance(c, Const) and all(d.kind == "chan" for d in c.dims)) for c, _ in node.children)
+    return False

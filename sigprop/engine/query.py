@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sigprop.arrays import namespace, scaled
+from sigprop.engine import parity
 from sigprop.engine.build import Pool
 from sigprop.engine.elementwise import atom_of, variables
 from sigprop.engine.expectation import group_moment
@@ -152,11 +153,7 @@ class Query:
     # the recursion
 
     def _products(self, factors: list[Factor]) -> Products:
-        odd, mixed = 0, 0
-        for node, _ in factors:
-            odd ^= node.odd_mask
-            mixed |= node.mixed
-        if odd & ~mixed:
+        if parity.product([node.parity for node, _ in factors]).odd:
             return []
         for i, (node, labels) in enumerate(factors):
             rest = factors[:i] + factors[i + 1:]
@@ -259,20 +256,24 @@ class Query:
 
     def mean(self, a: Factor) -> Named | None:
         """Mean of a Gaussian field, ``None`` where it vanishes identically."""
-        if a[0].odd_mask:
+        if a[0].parity.odd:
             return None
         found = self.moment([a])
         return None if is_nothing(found) else normalised(found)
 
     def _centred(self, factor: Factor) -> Factor:
         node, labels = factor
-        if isinstance(node, Add) and any(isinstance(n, Const) for n, _ in node.children):
-            kept = [c for c in node.children if not isinstance(c[0], Const)]
-            centred = self.pool.add(kept, node.dims)
-            if len(centred.dims) != len(node.dims):
-                raise Unsound("a field and its mean vary along different axes")
-            return self._centred((centred, labels))
-        return factor
+        centred = self._without_constants(node)
+        if len(centred.dims) != len(node.dims):
+            raise Unsound("a field and its mean vary along different axes")
+        return centred, labels
+
+    def _without_constants(self, node: Node) -> Node:
+        """A Gaussian field less its mean, which may sit in sums of sums."""
+        if not isinstance(node, Add) or node.parity.odd:
+            return node
+        terms = [(self._without_constants(n), i) for n, i in node.children if not isinstance(n, Const)]
+        return self.pool.add(terms, node.dims)
 
     def _pair(self, a: Factor, b: Factor) -> Named | None:
         """Covariance of two primitive Gaussian fields."""
@@ -282,12 +283,16 @@ class Query:
                 return None
             same = unit(lp, lq)
             return None if same is None else same._replace(array=same.array * p.variance)
-        if not (isinstance(p, Sum) and isinstance(q, Sum)) or not p.odd_mask & q.odd_mask:
+        if isinstance(p, Leaf) or isinstance(q, Leaf):
+            leaf, other = (p, q) if isinstance(p, Leaf) else (q, p)
+            known = parity.leaves(other.parity) >> leaf.number & 1
+            return self._separate(a, b) if known and isinstance(other, Sum) else None
+        if not (isinstance(p, Sum) and isinstance(q, Sum)):
             return None
         iid_p = [d for d, yes in zip(p.summed, p.iid, strict=True) if yes]
         iid_q = [d for d, yes in zip(q.summed, q.iid, strict=True) if yes]
         if [d.size for d in iid_p] != [d.size for d in iid_q]:
-            return None
+            return self._separate(a, b)
         first = self._fresh([lp, lq], p.summed)
         second = list(self._fresh([lp, lq, first], q.summed))
         shared = iter([la for la, yes in zip(first, p.iid, strict=True) if yes])
@@ -297,3 +302,17 @@ class Query:
         dummies = tuple(dict.fromkeys((*first, *second)))
         terms = [contract(product, dummies) for product in self._products([left, right])]
         return add(terms) if terms else None
+
+    def _separate(self, a: Factor, b: Factor) -> Named | None:
+        """Covariance of sums (or of a leaf and a sum) over indices that range independently."""
+        terms, groups, dummies = [], [a[1], b[1]], []
+        for node, labels in (a, b):
+            if isinstance(node, Sum):
+                fresh = self._fresh([*groups, dummies], node.summed)
+                every = (*labels, *fresh)
+                terms.append((node.child[0], tuple(every[i] for i in node.child[1])))
+                dummies += fresh
+            else:
+                terms.append((node, labels))
+        found = [contract(product, dummies) for product in self._products(terms)]
+        return add(found) if found else None

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sigprop.arrays import concrete
-from sigprop.engine.labels import Label, is_nothing
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take
+from sigprop.engine.labels import Derived, Label, add, multiply
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take, parameter_only
 from sigprop.errors import Unsound
+from sigprop.types import Note
 
 if TYPE_CHECKING:
     from sigprop.engine.build import Pool
+
+_SHARED = 0.5  # relative fluctuation of a channel mean beyond which the law of large numbers says nothing
 
 
 def build_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
@@ -94,11 +97,10 @@ def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tu
     node, index = child
     count = len(dims)
     positions = [index.index(count + k) for k in range(len(summed))]
-    flips = {leaf: found for leaf, found in node.odd.items()}
-    iid = tuple(any(p in found for found in flips.values()) for p in positions)
+    iid = tuple(map(node.parity.odd_along, positions))
     chan = [k for k, d in enumerate(summed) if node.dims[positions[k]].kind == "chan" or d.kind == "chan"]
     if any(not iid[k] for k in chan):
-        if node.odd_mask:
+        if node.parity.odd:
             split = _distributed(pool, child, summed, dims)
             if split is not None:
                 return split
@@ -108,12 +110,13 @@ def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tu
             )
         split = _distributed(pool, child, summed, dims)
         return _law_of_large_numbers(pool, child, summed, dims) if split is None else split
-    odd = {leaf: frozenset(index[d] for d in found if index[d] < count) for leaf, found in node.odd.items()}
-    weighted = isinstance(node, Mul) and len([c for c in node.children if not isinstance(c[0], Const)]) > 1
+    parity = node.parity.moved(index).kept(range(count))
+    weighted = isinstance(node, Mul) and (len([c for c in node.children if not isinstance(c[0], Const)]) > 1
+                                          or any(parameter_only(c) for c, _ in node.children))
     normal = any(iid)
     approximate = node.approximate or (normal and _mixture(node, index, count, summed, iid))
     key = (node.id, index, summed)
-    return pool._intern(Sum, key, dims, odd=odd, mixed=node.mixed, gaussian=normal or node.gaussian,
+    return pool._intern(Sum, key, dims, parity=parity, gaussian=normal or node.gaussian,
                         approximate=approximate, child=child, summed=summed, iid=iid,
                         unweighted=normal and not weighted and bool(chan))
 
@@ -153,22 +156,58 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
 
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
     array, used, note = pool.query.mean_of_sum(child, summed, dims)
-    if concrete(array):
-        _refuse_vanishing(pool, child, summed, array)
-    return pool._lift((pool.const(array, [dims[i] for i in used], note), tuple(used)), dims)
+    spread = self_averaging(pool, child, summed, dims)
+    return pool._lift((pool.const(array, [dims[i] for i in used], Note.of((note, Note(spread)))), tuple(used)), dims)
 
 
-def _refuse_vanishing(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], mean: np.ndarray) -> None:
-    """A mean that vanishes without a symmetry behind it: then the fluctuations dropped beside it are all there is."""
-    top = float(np.max(np.abs(mean), initial=0.0))
+def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> float:
+    """Relative fluctuation of the sum that stays however wide the layer: zero when channels are independent.
+
+    Raises:
+        Unsound: where the mean vanishes without a sign symmetry, so that the fluctuations are all there is; or where a random quantity
+            shared by all channels (a gate, tied weights) keeps the sum random.
+    """
     node, index = child
+    if isinstance(node, Mul) and any(parameter_only(c) for c, _ in node.children) and not parameter_only(node):
+        raise Unsound("a sum weighted by parameters without a sign symmetry (squared or absolute weights, a weight used again in its "
+                      "own nonlinear function, tied weights): its fluctuations are not known here")
     labels = tuple(Label(i, d.kind, d.size) for i, d in zip(index, node.dims, strict=True))
-    if top > 0:
-        return
-    second = pool.query.moment([(node, labels), (node, labels)])
-    terms = float(np.prod([d.size for d in summed], dtype=float))
-    if top <= 1e-9 * terms * float(np.sqrt(np.max(np.abs(second.plain()), initial=0.0))) and not is_nothing(second):
+    channels = {i for i, d in zip(index, node.dims, strict=True) if i >= len(dims) and d.kind == "chan"}
+    sides = [tuple(Derived(np.array(k), (), la.size) if la.number in channels else la for la in labels) for k in (0, 1)]
+    query = pool.query
+    mean = query.moment([(node, sides[0])])
+    if not concrete(mean.array):
+        return 0.0
+    pair = query.moment([(node, sides[0]), (node, sides[1])])
+    second = query.moment([(node, sides[0]), (node, sides[0])])
+    top = [float(np.max(np.abs(m.plain()), initial=0.0)) for m in (second, pair)]
+    first = float(np.max(mean.plain() ** 2, initial=0.0))
+    if first <= 1e-18 * top[0] or first * _terms(node, index, len(dims), channels) < top[0]:
+        if top[0] > 0:
+            raise Unsound(
+                "a sum over channels whose mean is lost in its fluctuations although no sign symmetry of the weights says that it is "
+                "zero (tied or repeated weights, a fixed matrix over channels, an activation centred for one variance): its "
+                "infinite-width limit is not known here."
+            )
+        return 0.0
+    square = multiply([mean, mean])
+    gap = add([pair, square._replace(array=-square.array)])
+    spread = float(np.sqrt(np.max(np.abs(gap.plain()), initial=0.0) / first))
+    if spread > _SHARED:
         raise Unsound(
-            "a sum over channels whose mean vanishes although no sign symmetry of the weights says so (tied or repeated weights, an "
-            "activation centred for one variance): its infinite-width limit is not known here. Untie the weights."
+            f"a mean over channels keeps a relative fluctuation of {spread:.2g} however wide the layer: the channels share a random "
+            "quantity (a gate, a mixing of tokens by common weights). Normalize or average before it is applied."
         )
+    return spread if spread > 1e-6 else 0.0
+
+
+def _terms(node: Node, index: Sequence[int], count: int, channels: set[int]) -> float:
+    """Effective number of terms: ``(sum_j a_j)^2 / sum_j a_j^2``, the least over rows, where fixed coefficients weigh the channels."""
+    least = float(np.prod([d.size for i, d in zip(index, node.dims, strict=True) if i in channels], dtype=float))
+    for child, where in getattr(node, "children", ()) if isinstance(node, Mul) else ():
+        axes = tuple(k for k, j in enumerate(where) if index[j] in channels)
+        if isinstance(child, Const) and axes and concrete(child.array):
+            total, squares = child.array.sum(axis=axes) ** 2, (child.array**2).sum(axis=axes)
+            rows = total[squares > 0] / squares[squares > 0]
+            least = min(least, float(rows.min())) if rows.size else least
+    return least

@@ -29,6 +29,7 @@ def _rounding(value: Any) -> Estimate:
     return Estimate(value, np.finfo(np.dtype(value.dtype)).eps * 4 * abs(value), METHODS[0])
 
 
+@np.errstate(invalid="ignore", over="ignore", divide="ignore")
 def moment1(functions: Sequence[Function], mean: Any, var: Any) -> Estimate:
     """E[f1(u) f2(u) ...] for u ~ N(mean, var).
 
@@ -55,6 +56,7 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any) -> Estimate:
     return Estimate(value, abs(value - integral(12)), METHODS[1])
 
 
+@np.errstate(invalid="ignore", over="ignore", divide="ignore")
 def moment2(functions1: Sequence[Function], functions2: Sequence[Function], var1: Any, var2: Any, cov: Any, mean1: Any = 0.0,
             mean2: Any = 0.0) -> Estimate:
     """E[f(u) g(v)], f and g products of functions, for a Gaussian pair.

@@ -190,7 +190,7 @@ def _kinks(f: Callable[[Any], Any]) -> tuple[float, ...]:
         point = _zoom(f, float(start), h)
         if point is not None and all(abs(point - p) > 1e-5 for p in found):
             found.append(point)
-    return tuple(sorted(found)) if len(found) <= 16 else ()
+    return tuple(sorted(found)) if len(found) <= 48 else ()
 
 
 def _second(f: Callable[[Any], Any], x: np.ndarray, h: float) -> np.ndarray | None:

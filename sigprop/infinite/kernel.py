@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from math import prod
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from sigprop.arrays import namespace, scaled
 from sigprop.engine import RULES, Context, Field, Known, Label, Value, interpret, known
-from sigprop.engine.labels import Named, aligned, contract, multiply
+from sigprop.engine.labels import aligned, contract
 from sigprop.errors import InvalidInput, Unsound
 from sigprop.network import Network, check_inputs, parameters
 from sigprop.types import Kernel, Note
@@ -59,11 +58,7 @@ def _output(context: Context, net: Network, params: Sequence[Value], x: Any) -> 
 
 
 def output_moment(context: Context, one: Value, two: Value) -> tuple[Any, Note]:
-    """E[y1 y2] with separate batch and site indices and the feature index shared and averaged.
-
-    Site axes that are channels of some weight (mixing over tokens) hold independent copies: equal and different indices are two
-    questions.
-    """
+    """E[y1 y2] with separate batch and site indices and the feature index shared and averaged."""
     if isinstance(one, Known) and isinstance(two, Known):
         rank = np.ndim(one.array)
         sites1, sites2 = "abcdefg"[: max(rank - 2, 0)], "ABCDEFG"[: max(rank - 2, 0)]
@@ -77,30 +72,13 @@ def output_moment(context: Context, one: Value, two: Value) -> tuple[Any, Note]:
     labels2, rows2 = _labelled(two, _SHIFT)
     features = rows1[last] if last > 0 else []
     shared = {label: label._replace(number=label.number - _SHIFT) for label in (rows2[last] if last > 0 else [])}
-    copies = [label for row in rows2[: max(last, 1)] for label in row if label.kind == "chan" and label.size > 1]
+    found = context.query.moment([(one.node, labels1), (two.node, tuple(shared.get(la, la) for la in labels2))])
+    mean = contract([found], features)
     axes = [rows1[0], rows2[0], *rows1[1:max(last, 1)], *rows2[1:max(last, 1)]]
     flat = [label for row in axes for label in row]
-    total, exponent, notes = np.zeros(()), 0, []
-    for same in product((False, True), repeat=len(copies)):
-        equal = {c: c._replace(number=c.number - _SHIFT) for c, yes in zip(copies, same, strict=True) if yes}
-        rename = {**shared, **equal}
-        found = context.query.moment([(one.node, labels1), (two.node, tuple(rename.get(la, la) for la in labels2))])
-        mean = contract([found], features)
-        weights = [_delta(c, yes) for c, yes in zip(copies, same, strict=True)]
-        part = multiply([mean, *weights])
-        top = part.exponent if not notes else max(exponent, part.exponent)
-        total = scaled(total, exponent - top) + scaled(aligned(part, flat), part.exponent - top)
-        exponent = top
-        notes.append(found.note)
-    xp = namespace(total)
-    array = xp.broadcast_to(total, [label.size for label in flat]).reshape([prod(label.size for label in row) for row in axes])
-    return scaled(array / prod(label.size for label in features), exponent), Note.largest(notes)
-
-
-def _delta(label: Label, same: bool) -> Named:
-    """Where the two indices of an axis of copies agree, or differ."""
-    eye = np.eye(label.size)
-    return Named((label._replace(number=label.number - _SHIFT), label), eye if same else 1 - eye)
+    array = namespace(mean.array).broadcast_to(aligned(mean, flat), [label.size for label in flat])
+    array = array.reshape([prod(label.size for label in row) for row in axes]) / prod(label.size for label in features)
+    return scaled(array, mean.exponent), found.note
 
 
 def _labelled(value: Field, start: int) -> tuple[tuple[Label, ...], list[list[Label]]]:

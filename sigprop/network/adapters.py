@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
-from flax import nnx
 
 from sigprop.errors import InvalidInput
 from sigprop.network.checks import check_inputs
-from sigprop.network.linen_model import linen_network
 from sigprop.network.network import Network
-from sigprop.network.nnx_model import factory_network, instance_network
 from sigprop.network.sampling import drawn, laws_of_arrays, match
 
 
@@ -40,17 +37,35 @@ def network(model: Any, *x: Any, init: Callable[..., Any] | None = None, params:
     """
     if x:
         check_inputs(x)
-    if isinstance(model, nn.Module | nnx.Module):
+    linen, nnx = _is_module(model, "flax.linen"), _is_module(model, "flax.nnx")
+    if linen or nnx:
         if init is not None or params is not None or laws is not None:
             raise InvalidInput("init, params, laws: a Flax module has its own; they are for pure functions apply(params, *x)")
-        return linen_network(model, x, method, options) if isinstance(model, nn.Module) else instance_network(model, x, method, options)
+        return _linen(model, x, method, options) if linen else _nnx("instance_network", model, x, method, options)
     if init is not None or laws is not None or params is not None:
         return _function(model, x, init, params, laws, options)
-    if isinstance(model, type) and issubclass(model, nn.Module):
+    if isinstance(model, type) and "flax.linen" in sys.modules and issubclass(model, sys.modules["flax.linen"].Module):
         raise InvalidInput(f"model: {model.__name__} is a linen class; give an instance, {model.__name__}(...)")
     if callable(model):
-        return factory_network(model, x, method, options)
+        return _nnx("factory_network", model, x, method, options)
     raise InvalidInput(f"model: {type(model).__name__} is neither a Flax module, a factory rngs -> nnx.Module, nor a function with init=")
+
+
+def _is_module(model: Any, library: str) -> bool:
+    """Whether ``model`` is a module of a library, which then has been imported: sigprop itself imports neither before it must."""
+    return library in sys.modules and isinstance(model, sys.modules[library].Module)
+
+
+def _linen(*args: Any) -> Network:
+    from sigprop.network.linen_model import linen_network
+
+    return linen_network(*args)
+
+
+def _nnx(name: str, *args: Any) -> Network:
+    from sigprop.network import nnx_model
+
+    return getattr(nnx_model, name)(*args)
 
 
 def _function(apply: Any, x: tuple[Any, ...], init: Any, params: Any, laws: Any, options: dict[str, Any]) -> Network:

@@ -25,15 +25,14 @@ def check_inputs(x: tuple[Any, ...]) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(x)
     if not leaves:
         raise InvalidInput("x: give at least one example input, with the batch on axis 0")
-    for path, leaf in leaves:
-        array: Any = leaf
+    for path, array in leaves:
         name = "x" + jax.tree_util.keystr(path)
         abstract = isinstance(array, jax.ShapeDtypeStruct) or not concrete(array)
         try:
             dtype = array.dtype if abstract else jnp.result_type(array)
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"{name}: {type(array).__name__} is not an array of numbers") from error
-        if np.ndim(array) == 0:
+        if not np.shape(array):
             raise InvalidInput(f"{name}: a scalar; inputs carry the batch on axis 0")
         if 0 in np.shape(array):
             raise InvalidInput(f"{name}: shape {np.shape(array)} is empty; give at least one example")
@@ -101,6 +100,25 @@ def check_program(graph: Graph, name: str, random: Sequence[bool]) -> None:
                 f"x[{number}]: integers ({graph.avals[value].dtype}) that the model turns into floating numbers at {op.source}. "
                 "Pass floating numbers; tokens go into an embedding or a one-hot code."
             )
+
+
+def check_initializer(graph: Graph, name: str, depends: Sequence[bool]) -> None:
+    """Refuse an initializer that makes the same numbers whatever its key.
+
+    Args:
+        depends: per output, whether it depends on the key.
+
+    Raises:
+        InvalidInput: where nothing but fixed numbers that differ from each other comes out.
+    """
+    floating = [k for k, o in enumerate(graph.outputs) if jnp.issubdtype(graph.avals[o].dtype, jnp.floating)]
+    if any(depends[k] for k in floating):
+        return
+    tables = [graph.constants[graph.outputs[k]] for k in floating if graph.outputs[k] in graph.constants]
+    drawn = any(op.name.startswith(("random:", "random_bits")) for op in graph.ops)
+    if drawn or any(np.ptp(np.asarray(t, np.float64)) > 0 for t in tables):
+        raise InvalidInput(f"model: the initializer of {name} ignores its key, so that every seed gives the same parameters. Draw them "
+                           "from the key or rngs that it is given; for an existing nnx.Module give the module itself.")
 
 
 def _reaching(graph: Graph) -> set[int]:

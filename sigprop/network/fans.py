@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sigprop.arrays import is_key
 from sigprop.engine.rules import elementwise
 from sigprop.errors import InvalidInput
 from sigprop.network.network import Network
@@ -26,8 +27,9 @@ class Fan:
 
     Attributes:
         fan_in: mean number of connections into one output unit; zero padding and holes at the border are not subtracted.
-        kernel_fan_in, kernel_fan_out: fans that ``jax.nn.initializers.variance_scaling`` computes from the shape with its default
-            axes: input next to last, output last, the others receptive field. NaN for vectors.
+        kernel_fan_in, kernel_fan_out: fans that ``jax.nn.initializers.variance_scaling`` computes with its default axes (input next to
+            last, output last, the others receptive field) from the shape that the initializer was called with, which Flax reshapes for
+            attention and stacks for scanned layers; from the parameter's own shape where that is not known. NaN for vectors.
         operation: primitive that uses the weight: ``dot_general``, ``conv_general_dilated`` or ``gather``.
     """
 
@@ -56,12 +58,27 @@ def fans(net: Network, *x: Any) -> dict[str, Fan]:
     graph = net.graph(*x)
     names = parameter_paths(net.abstract_params)
     found = _uses(graph, graph.inputs[:len(names)], graph.inputs[len(names):])
+    shapes = drawn_shapes(net.init_graph) if net.declared is None else [graph.avals[v].shape for v in graph.inputs]
     out = {}
-    for name, value in zip(names, graph.inputs, strict=False):
+    for name, value, shape in zip(names, graph.inputs, shapes, strict=False):
         if value in found:
             operation, count = found[value]
-            out[name] = Fan(count, *_kernel_fans(graph.avals[value].shape), operation)
+            out[name] = Fan(count, *_kernel_fans(shape), operation)
     return out
+
+
+def drawn_shapes(graph: Graph) -> list[tuple[int, ...]]:
+    """Per output of an initializer the shape of the random draw that it is made of, its own where there is none or several differ."""
+    made: dict[int, tuple[int, ...]] = {}
+    for op in graph.ops:
+        if op.name.startswith("random:"):
+            mapped = np.ndim(graph.avals[op.inputs[0]]) - (0 if is_key(graph.avals[op.inputs[0]]) else 1)
+            made[op.outputs[0]] = graph.avals[op.outputs[0]].shape[mapped:]
+        elif op.name in _WHOLE or op.name in _JOINED or op.name in elementwise.RULES:
+            shapes = {made[i] for i in op.inputs if i in made}
+            if len(shapes) == 1:
+                made[op.outputs[0]] = shapes.pop()
+    return [made[o] if o in made else tuple(graph.avals[o].shape) for o in graph.outputs]
 
 
 def _kernel_fans(shape: Sequence[int]) -> tuple[float, float]:
@@ -114,6 +131,7 @@ def _conv(graph: Graph, op: Op, position: int) -> float:
 
 _FANS: dict[str, Callable[[Graph, Op, int], float]] = {"dot_general": _dot, "conv_general_dilated": _conv}
 _WHOLE = {"reshape", "transpose", "squeeze", "expand_dims", "rev", "convert_element_type", "copy", "copy_p", "stop_gradient"}
+_JOINED = {"concatenate", "broadcast_in_dim"}
 _PARTS = {"slice", "split", "dynamic_slice", "gather", "concatenate", "pad", "tile"}
 
 

@@ -89,9 +89,10 @@ def _measure(net: Network, wanted: list[int]) -> list[Law]:
     groups = int(np.clip(_SAMPLES // (_GROUP * max(smallest, 1)), 1, 64))
     sample = jax.jit(jax.vmap(lambda key: [jax.tree.leaves(net.init(key))[i] for i in wanted]))
     draws: list[list[np.ndarray]] = [[] for _ in wanted]
-    for keys in jax.random.split(jax.random.key(1), groups * _GROUP).reshape(groups, _GROUP):
-        for kept, array in zip(draws, sample(keys), strict=True):
-            kept.append(np.asarray(array, np.float64))
+    with jax.ensure_compile_time_eval():
+        for keys in jax.random.split(jax.random.key(1), groups * _GROUP).reshape(groups, _GROUP):
+            for kept, array in zip(draws, sample(keys), strict=True):
+                kept.append(np.asarray(array, np.float64))
     return [_structured(np.concatenate(d)) for d in draws]
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop.errors import InvalidInput, SigpropError
-from sigprop.network.checks import check_like, check_program, check_same
+from sigprop.network.checks import check_initializer, check_like, check_program, check_same
 from sigprop.network.degree import depends_on_key
 from sigprop.network.law import is_law
 from sigprop.tracing import Graph, Row, rows, trace
@@ -51,10 +51,12 @@ class Network:
         """The flat program of ``init``.
 
         Raises:
-            InvalidInput: when two tracings differ.
+            InvalidInput: when two tracings differ, or the key is ignored.
         """
         first, second = (trace(_fresh(self.init), jax.random.key(0)) for _ in range(2))
         check_same(first, second, f"the initializer of {self.name}")
+        if self.declared is None:
+            check_initializer(first, self.name, depends_on_key(first))
         return first
 
     @cached_property

@@ -9,7 +9,7 @@ import numpy as np
 
 from sigprop.engine.interpreter import Context
 from sigprop.engine.rules.elementwise import mul
-from sigprop.engine.rules.shape import regroup, window_axis
+from sigprop.engine.rules.shape import expand, regroup, window_axis
 from sigprop.engine.values import Factor, Field, Known, Value, settle
 from sigprop.errors import MissingRule
 from sigprop.tracing import Op
@@ -33,20 +33,6 @@ def sum_axes(context: Context, value: Field, axes: Sequence[int]) -> Value:
     if scale == 1.0:
         return out
     return Known(out.array * scale, out.note) if isinstance(out, Known) else mul(context, None, out, Known(np.asarray(scale)))[0]
-
-
-def expand(value: Value, axes: Sequence[int]) -> Value:
-    """Insert axes of size 1 at the given positions of the result."""
-    if isinstance(value, Known):
-        shape = list(np.shape(value.array))
-        for a in sorted(axes):
-            shape.insert(a, 1)
-        return Known(value.array.reshape(shape), value.note)
-    assert isinstance(value, Field)
-    new = list(value.axes)
-    for a in sorted(axes):
-        new.insert(a, ())
-    return Field(value.node, tuple(new))
 
 
 def permute(value: Value, order: Sequence[int]) -> Value:

@@ -12,6 +12,7 @@ from sigprop.arrays import concrete
 from sigprop.engine.interpreter import Context
 from sigprop.engine.nodes import Leaf
 from sigprop.engine.values import Field, Known, Value, combine, settle
+from sigprop.errors import Unsound
 from sigprop.tracing import Op, apply_op, on_host
 
 ODD = {"tanh", "sin", "asin", "atan", "sinh", "asinh", "erf", "erf_inv", "atanh", "tan", "cbrt", "sign"}
@@ -65,8 +66,13 @@ def div(context: Context, op: Op, left: Value, right: Value) -> Sequence[Value]:
     if isinstance(right, Known):
         with np.errstate(divide="ignore"):
             return mul(context, op, left, Known(1.0 / right.array, right.note))
-    inverse = _map(context, "reciprocal", lambda u: 1.0 / u, [right], ("reciprocal",), "odd")
+    inverse = _map(context, "reciprocal", _reciprocal, [right], ("reciprocal",), "odd")
     return mul(context, op, left, inverse)
+
+
+def _reciprocal(u: Any) -> Any:
+    with np.errstate(divide="ignore"):
+        return 1.0 / u
 
 
 def select(context: Context, op: Op, which: Value, *cases: Value) -> Sequence[Value]:
@@ -127,7 +133,9 @@ def _map(context: Context, name: str, function: Any, values: Sequence[Value], ke
     dims, children, axes = combine(pool, values)
     small = [pool.small(n) for n, _ in children]
     if any(small) and len(children) == 1:  # a vanishing field: its function is constant to leading order
-        at_zero = np.asarray(function(np.zeros(())))
+        at_zero, *beside = (np.asarray(function(np.asarray(v))) for v in (0.0, 1e-9, -1e-9))
+        if not np.allclose(beside, at_zero, atol=1e-6):
+            raise Unsound(f"{name} jumps at zero and is applied to a mean over channels that vanishes as the width grows")
         if at_zero != 0:
             return settle(pool.const(at_zero, ()), (), tuple(() for _ in axes)) if not dims else _constant(at_zero, axes)
         return Known(np.zeros([int(np.prod([f.size for f in a])) for a in axes]))

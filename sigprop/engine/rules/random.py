@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import erf, exp, pi, sqrt
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from sigprop.arrays import concrete, is_key
 from sigprop.engine.interpreter import Context
 from sigprop.engine.rules.elementwise import add
+from sigprop.engine.rules.shape import concatenate, regroup
 from sigprop.engine.values import Field, Known, Value, plain_axes
 from sigprop.errors import MissingRule
 from sigprop.tracing import Op
@@ -26,23 +28,32 @@ def _wraps(jaxpr: Any, name: str) -> bool:
 def _draw(context: Context, op: Op, key: Value, mean: float, variance: float, family: str) -> Sequence[Value]:
     if _wraps(op.params["jaxpr"], op.params["name"]):
         raise MissingRule(f"the function {op.params['name']!r} has the name of a generator of jax.random; rename it")
-    shape = tuple(op.params["jaxpr"].out_avals[0].shape)
     if not isinstance(key, Known) or not concrete(key.array):
         raise MissingRule("a random generator whose key is not known when the model is traced")
+    out = op.params["jaxpr"].out_avals[0]
     typed = is_key(key.array)
     with jax.ensure_compile_time_eval():
         data = np.asarray(jax.random.key_data(key.array) if typed else key.array)
-    rows = data.reshape(-1, data.shape[-1])
-    if len(np.unique(rows, axis=0)) != len(rows):
-        raise MissingRule("a random generator mapped over keys that repeat")
-    name = (family, data.tobytes(), shape, str(op.params["jaxpr"].out_avals[0].dtype))
-    kept = [n for n in shape if n > 1]
-    node = context.pool.leaf(name, kept, variance, family)
-    axes, refs = [], iter(plain_axes(node.dims))
-    for n in shape:
-        axes.append(next(refs) if n > 1 else ())
-    leaf = Field(node, tuple(axes))
-    return [leaf] if mean == 0 else add(context, op, leaf, Known(np.asarray(mean)))
+    mapped = data.shape[:-1]  # a generator mapped over keys: one draw for each, as if in a loop
+    if out.shape[:len(mapped)] != mapped:
+        raise MissingRule("a random generator mapped over keys along another axis than the first")
+    rows = [_leaf(context, (family, row.tobytes(), out.shape[len(mapped):], str(out.dtype)), out.shape[len(mapped):], variance, family)
+            for row in data.reshape(-1, data.shape[-1])]
+    field = _stacked(context, op, rows, mapped) if mapped else rows[0]
+    return [field] if mean == 0 else add(context, op, field, Known(np.asarray(mean)))
+
+
+def _leaf(context: Context, key: Any, shape: Sequence[int], variance: float, family: str) -> Field:
+    node = context.pool.leaf(key, [n for n in shape if n > 1], variance, family)
+    refs = iter(plain_axes(node.dims))
+    return Field(node, tuple(next(refs) if n > 1 else () for n in shape))
+
+
+def _stacked(context: Context, op: Op, rows: list[Field], mapped: Sequence[int]) -> Field:
+    parts = [Field(row.node, ((), *row.axes)) for row in rows]
+    joined = concatenate(context, replace(op, params={"dimension": 0}), *parts)[0] if len(parts) > 1 else parts[0]
+    assert isinstance(joined, Field)
+    return regroup(context, joined, (*mapped, *joined.shape[1:]))
 
 
 def normal(context: Context, op: Op, key: Value, *_: Value) -> Sequence[Value]:

@@ -182,7 +182,34 @@ def pad(context: Context, op: Op, value: Field, filler: Value) -> Sequence[Value
 
 def concatenate(context: Context, op: Op, *values: Value) -> Sequence[Value]:
     """Parts are aligned on the factors of the other axes; the joined axis is one new dim."""
-    axis = op.params["dimension"]
+    return [_joined(context, [v for v in values if 0 not in v.shape], op.params["dimension"])]
+
+
+def stack(context: Context, op: Op, *values: Value) -> Sequence[Value]:
+    axis = op.params["axis"]
+    return [_joined(context, [expand(v, [axis]) for v in values], axis)]
+
+
+def expand(value: Value, axes: Sequence[int]) -> Value:
+    """Insert axes of size 1 at the given positions of the result."""
+    if isinstance(value, Known):
+        return Known(np.expand_dims(value.array, tuple(axes)) if concrete(value.array) else value.array.reshape(
+            _inserted(value.shape, axes)), value.note)
+    assert isinstance(value, Field)
+    new = list(value.axes)
+    for a in sorted(axes):
+        new.insert(a, ())
+    return Field(value.node, tuple(new))
+
+
+def _inserted(shape: Sequence[int], axes: Sequence[int]) -> list[int]:
+    out = list(shape)
+    for a in sorted(axes):
+        out.insert(a, 1)
+    return out
+
+
+def _joined(context: Context, values: Sequence[Value], axis: int) -> Value:
     sizes = [v.shape[axis] for v in values]
     shared = _other_sizes(values, axis)
     placed, kinds = [], set()
@@ -205,7 +232,7 @@ def concatenate(context: Context, op: Op, *values: Value) -> Sequence[Value]:
     node = context.pool.concat([(n, tuple(local[d] for d in i)) for n, i in parts], sizes, local[len(flat)], [dims[d] for d in used])
     axes = [tuple(Factor(s, local.get(w)) for s, w in zip(shared[a], where[a], strict=True)) for a in range(len(shared))]
     axes[axis] = (Factor(total.size, local[len(flat)]),)
-    return [Field(node, tuple(axes))]
+    return Field(node, tuple(axes))
 
 
 def _other_sizes(values: Sequence[Value], axis: int) -> list[list[int]]:
@@ -305,5 +332,5 @@ def dynamic_slice(context: Context, op: Op, value: Value, *starts: Value) -> Seq
 RULES = {
     "reshape": reshape, "transpose": transpose, "broadcast_in_dim": broadcast_in_dim, "squeeze": squeeze,
     "expand_dims": expand_dims, "slice": slice_, "rev": rev, "split": split_, "tile": tile, "pad": pad,
-    "concatenate": concatenate, "gather": gather, "dynamic_slice": dynamic_slice,
+    "concatenate": concatenate, "stack": stack, "gather": gather, "dynamic_slice": dynamic_slice,
 }
