@@ -8,19 +8,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from rich.progress import Progress
 
+from sigprop.arrays import concrete, host, scaled
+from sigprop.datasets import node_dataset
 from sigprop.errors import InvalidInput
 from sigprop.network import Network, check_inputs
 from sigprop.tracing import evaluate
 
 _GROUP = 4  # seeds whose spread gives one unbiased estimate of the variance
+_PROBABILITIES = (0.001, 0.5, 0.999)
+_PLAIN = ("mean", "variance", "second_moment")
+
+_DEGREES = {"mean": 1, "variance": 2, "second_moment": 2, "quantile": 1, "cross": 2}
+
+State = tuple[Any, Any, Any]
 
 
 def measure_arrays(net: Network, keys: Any, *x: Any) -> dict[str, Any]:
     """One unbiased estimate of each statistic from ``len(keys)`` seeds (at least two); traceable.
 
     Returns:
-        ``mean``, ``variance``, ``second_moment`` ``[nodes]`` and ``cross`` ``[nodes, batch, batch]``.
+        ``mean``, ``variance``, ``second_moment`` ``[nodes]``, ``quantile`` ``[nodes, 3]``, ``cross`` ``[nodes, batch, batch]``, all of
+        values divided by ``2**exponent``, ``exponent`` ``[nodes]``, and ``map:NODE`` ``[batch, *sites]``.
     """
     graph, rows = net.graph(*x), net.rows(*x)
     batch = jax.tree.leaves(x)[0].shape[0]
@@ -29,23 +39,71 @@ def measure_arrays(net: Network, keys: Any, *x: Any) -> dict[str, Any]:
         leaves = [*jax.tree.leaves(net.init(key)), *map(jnp.asarray, jax.tree.leaves(x))]
         return evaluate(graph, leaves, [r.value for r in rows])[1]
 
-    table: dict[str, list[Any]] = {"mean": [], "variance": [], "second_moment": [], "cross": []}
-    for value in jax.vmap(one)(keys):
+    table: dict[str, list[Any]] = {"exponent": [], "mean": [], "variance": [], "second_moment": [], "quantile": [], "cross": []}
+    maps: dict[str, Any] = {}
+    for row, value in zip(rows, jax.vmap(one)(keys), strict=True):
         value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
-        flat = value.reshape(len(keys), batch, -1) if value.ndim > 1 and value.shape[1] == batch else (
+        exponent = jnp.frexp(jnp.max(jnp.abs(value)))[1]  # squares of small numbers would underflow
+        value = scaled(value, -exponent)
+        table["exponent"].append(exponent)
+        batched = value.ndim > 1 and value.shape[1] == batch
+        flat = value.reshape(len(keys), batch, -1) if batched else (
             jnp.broadcast_to(value.reshape(len(keys), 1, -1), (len(keys), batch, value[0].size)))
         table["mean"].append(jnp.mean(value))
         table["variance"].append(jnp.mean(jnp.var(value, axis=0, ddof=1)))
         table["second_moment"].append(jnp.mean(value**2))
-        table["cross"].append(jnp.einsum("sbf,scf->bc", flat, flat) / flat.shape[0] / flat.shape[2])
-    return {name: jnp.stack(columns) for name, columns in table.items()}
+        table["quantile"].append(jnp.quantile(value.reshape(-1), jnp.asarray(_PROBABILITIES, value.dtype)))
+        table["cross"].append(jnp.einsum("sbf,scf->bc", flat, flat, precision="highest") / flat.shape[0] / flat.shape[2])
+        if batched and value.ndim > 3:  # [seeds, batch, *sites, channels]
+            maps[f"map:{row.name}"] = scaled(jnp.mean(jnp.var(value, axis=0, ddof=1), axis=-1), 2 * exponent)
+    return {**{name: jnp.stack(columns) for name, columns in table.items()}, **maps}
+
+
+def _unscaled(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the exponents, in float64 where concrete."""
+    found = {name: host(value) for name, value in found.items()}
+    exponent = found.pop("exponent")
+    for name, degree in _DEGREES.items():
+        shape = (-1, *[1] * (np.ndim(found[name]) - 1))
+        found[name] = scaled(found[name], degree * exponent.reshape(shape))
+    return found
+
+
+def _update(state: State, found: Any) -> State:
+    """One step of Welford's streaming mean and sum of squares (1962)."""
+    count, mean, spread = state
+    count = count + 1
+    new = jax.tree.map(lambda m, v: m + (v - m) / count, mean, found)
+    spread = jax.tree.map(lambda s, v, m, n: s + (v - m) * (v - n), spread, found, mean, new)
+    return count, new, spread
+
+
+def _streamed(step: Any, keys: Any, plain: bool) -> State:
+    """Welford over groups of keys: a loop with progress, or a scan while the caller is traced (not ``plain``)."""
+    shape = jax.eval_shape(lambda key: _unscaled(step(key)), keys[0])
+    if not plain:
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape)
+        start = (jnp.zeros((), jnp.float32), zeros, zeros)
+        return jax.lax.scan(lambda state, key: (_update(state, _unscaled(step(key))), None), start, keys)[0]
+    compiled = jax.jit(step)
+    state: State = (0, *(jax.tree.map(lambda a: np.zeros(a.shape), shape) for _ in range(2)))
+    with Progress(transient=True, disable=None) as progress:
+        task = progress.add_task("measuring", total=len(keys))
+        for key in keys:
+            state = _update(state, _unscaled(compiled(key)))
+            progress.advance(task)
+    return state
 
 
 def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None) -> xr.Dataset:
     """Measure the rows of :func:`propagate` over ``seeds`` draws of the parameters.
 
     Groups of four seeds are streamed through one compiled function, so that memory does not grow with ``seeds``; standard errors
-    come from the spread between groups, and need no assumption on the units within a network.
+    come from the spread between groups, and need no assumption on the units within a network. Works under ``jax.jit``.
+
+    Returns:
+        The variables of :func:`propagate` that can be measured, each with ``*_stderr``; ``attrs`` hold ``seeds`` and ``groups``.
+        Quantiles are those within a group, averaged over groups. ``site_variance:NODE`` is there for nodes ``(batch, *sites, features)``.
 
     Raises:
         InvalidInput: for unusable inputs, or fewer than eight seeds.
@@ -53,31 +111,33 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None) -> xr.Datas
     check_inputs(x)
     if seeds < 2 * _GROUP:
         raise InvalidInput(f"seeds: {seeds} given; standard errors need at least {2 * _GROUP}")
-    rows = net.rows(*x)
     groups = seeds // _GROUP
-    keys = jax.random.split(jax.random.key(0) if key is None else key, groups * _GROUP)
-    step = jax.jit(lambda k: measure_arrays(net, k, *x))
-    count, mean, spread = 0, {}, {}
-    for group in keys.reshape(groups, _GROUP):
-        found = {name: np.asarray(value, np.float64) for name, value in step(group).items()}
-        count += 1
-        for name, value in found.items():  # Welford 1962
-            old = mean.get(name, np.zeros_like(value))
-            mean[name] = old + (value - old) / count
-            spread[name] = spread.get(name, np.zeros_like(value)) + (value - old) * (value - mean[name])
-    return _dataset(rows, mean, {n: np.sqrt(s / (count - 1) / count) for n, s in spread.items()}, groups * _GROUP)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, groups * _GROUP).reshape(groups, _GROUP)
+    _, mean, spread = _streamed(lambda k: measure_arrays(net, k, *x), keys, all(map(concrete, jax.tree.leaves((keys, x)))))
+    stderr = jax.tree.map(lambda s: (s / (groups - 1) / groups) ** 0.5, spread)
+    return _dataset(net.rows(*x), mean, stderr, groups)
 
 
-def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], seeds: int) -> xr.Dataset:
+def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], groups: int) -> xr.Dataset:
+    xp: Any = np if isinstance(mean["mean"], np.ndarray) else jnp
     data: dict[str, Any] = {}
-    for name in ("mean", "variance", "second_moment"):
+    for name in _PLAIN:
         data[name], data[f"{name}_stderr"] = ("node", mean[name]), ("node", stderr[name])
-    scale = np.sqrt(np.maximum(np.diagonal(mean["cross"], axis1=1, axis2=2), 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        data["log10_second_moment"] = ("node", xp.log10(mean["second_moment"]))
+    own = xp.diagonal(mean["cross"], axis1=1, axis2=2)
+    scale = xp.sqrt(xp.maximum(own, 0))
     product = scale[:, :, None] * scale[:, None, :]
-    safe = np.where(product > 0, product, 1.0)
+    safe = xp.where(product > 0, product, 1.0)
     axes = ("node", "input", "input2")
-    data["correlation"] = (axes, np.where(product > 0, mean["cross"] / safe, 0.0))
-    data["correlation_stderr"] = (axes, np.where(product > 0, stderr["cross"] / safe, 0.0))
-    coords = {"node": [r.name for r in rows], "path": ("node", [r.path for r in rows]), "op": ("node", [r.op for r in rows]),
-              "shape": ("node", [str(r.shape) for r in rows])}
-    return xr.Dataset(data, coords, {"seeds": seeds})
+    data["input_second_moment"] = (axes[:2], own)
+    data["input_second_moment_stderr"] = (axes[:2], xp.diagonal(stderr["cross"], axis1=1, axis2=2))
+    data["correlation"] = (axes, xp.where(product > 0, mean["cross"] / safe, 0.0))
+    data["correlation_stderr"] = (axes, xp.where(product > 0, stderr["cross"] / safe, 0.0))
+    data["quantile"], data["quantile_stderr"] = (("node", "probability"), mean["quantile"]), (("node", "probability"), stderr["quantile"])
+    data["grad_variance"] = ("node", np.full(len(rows), np.nan))
+    maps = {}
+    for name, array in mean.items():
+        if name.startswith("map:"):
+            maps[name[4:]], maps[f"{name[4:]}|_stderr"] = array, stderr[name]
+    return node_dataset(rows, data, maps, {"probability": list(_PROBABILITIES)}, {"seeds": groups * _GROUP, "groups": groups})

@@ -153,7 +153,7 @@ class Sampler:
     def samples(self, budget: int, least: int = 64) -> int:
         """A power of two of points such that their values fit ``budget``."""
         entries = int(np.prod(self.cov.shape[:-1], dtype=int))
-        return 1 << int(np.clip(np.log2(max(budget / entries, 1.0)), np.log2(least), 13))
+        return 1 << int(np.clip(np.log2(max(budget / entries, 1.0)), np.log2(least), 11 if self.whole else 13))
 
     def points(self, count: int, replicate: int) -> np.ndarray:
         return normal_points(count, self.size, replicate)
