@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import sigprop
-from sigprop.cli import main
+import sigprop as sp
+from sigprop.cli import find, main
 from sigprop.errors import InvalidInput
 from sigprop.inputs import load
 
 MODELS = '''
 import flax.linen as nn
+import numpy as np
 from flax import nnx
+import sigprop as sp
 
 def factory(rngs):
     return nnx.Sequential(nnx.Linear(64, 32, rngs=rngs), nnx.relu, nnx.Linear(32, 4, rngs=rngs))
@@ -55,6 +57,9 @@ class Two(nn.Module):
     def __call__(self, x, y):
         return nn.Dense(16)(x) * nn.Dense(16)(y)
 
+def net():
+    return sp.network(instance, np.ones((2, 64), np.float32))
+
 def dead():
     return nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(4, kernel_init=nn.initializers.zeros)])
 
@@ -90,14 +95,26 @@ def models(tmp_path, monkeypatch):
     return tmp_path
 
 
+TARGETS = {
+    "nnx factory": "models.py:factory", "keyword-only rngs": "models.py:keyword", "linen instance": "models.py:instance",
+    "function": "models.py:without_arguments", "function of a factory": "models.py:of_a_factory", "nested": "models.py:Holder.inner",
+    "linen class": "models.py:Linen", "module on the path": "models:instance", "network": "models.py:net",
+}
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_finds(case, models):
+    x = np.ones((2, 64), np.float32)
+    model = find(TARGETS[case])
+    net = model if isinstance(model, sp.Network) else sp.network(model, x)
+    assert net.rows(x)[-1].shape == (2, 4)
+
+
 ACCEPTED = {
-    "nnx factory": ("models.py:factory", ""), "keyword-only rngs": ("models.py:keyword", ""), "linen instance": ("models.py:instance", ""),
-    "function": ("models.py:without_arguments", ""), "function of a factory": ("models.py:of_a_factory", ""),
-    "attribute of a class": ("models.py:Holder.inner", ""), "linen class, option": ("models.py:Linen", "--option train=False"),
-    "array from a file": ("models.py:instance", "--input good.npy --examples 3"),
-    "digits as images": ("models.py:Images", "--shape 8,8,1 --examples 2"), "tokens": ("models.py:Text", "--input tokens --vocabulary 20"),
+    "array from a file, option": ("models.py:Linen", "--input good.npy --examples 3 --option train=False"),
+    "tokens": ("models.py:Text", "--input tokens --vocabulary 20"),
     "photo": ("models.py:Images", "--input photo --shape 6,6,3 --examples 2"),
-    "two inputs": ("models.py:Two", "--input digits --input good.npy"), "module on the path": ("models:instance", ""),
+    "two inputs": ("models.py:Two", "--input digits --input good.npy"),
 }
 
 
@@ -160,7 +177,7 @@ def test_strict_fails_on_problems_only(target, strict, status, models):
 def test_writes_and_runs_as_a_process(models):
     command = [sys.executable, "-m", "sigprop.cli", "report", "models.py:dead", "--seeds", "8", "--strict", "--html", "page.html",
                "--png", "figure.png", "--json", "numbers.json"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(sigprop.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(sp.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 1, done.stderr
     assert "zero-head" in done.stdout and "Traceback" not in done.stderr

@@ -21,6 +21,7 @@ def log10_mean_square(data: xr.Dataset) -> np.ndarray:
 
 
 def completed(data: xr.Dataset) -> xr.Dataset:
+    """``data`` with ``log10_second_moment``, its standard error and the number of groups, where it lacks them."""
     if "log10_second_moment" not in data:
         with np.errstate(divide="ignore", invalid="ignore"):
             data["log10_second_moment"] = ("node", np.log10(np.asarray(data.second_moment, float)))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sigprop.report.result import Report
 
 _PREDICTED, _MEASURED, _PROBLEM = "#1f4e79", "#d95f02", "#c62828"
+_SPAN = 2.0  # decades at least, so that a healthy network looks level
 _LABELS = 28  # names that fit below the axis
 
 
@@ -49,8 +50,8 @@ def _curves(report: Report, axes: Any) -> None:
     for number, k in enumerate(marked):
         axes.axvline(k, color=_PROBLEM, linewidth=1.0, linestyle=":", zorder=1, label=None if number else "problem")
     low, high = axes.get_ylim()
-    if high - low < 1:
-        axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+    if high - low < _SPAN:
+        axes.set_ylim((low + high - _SPAN) / 2, (low + high + _SPAN) / 2)
     floor = axes.get_ylim()[0]
     for values, color, height in ((predicted, _PREDICTED, 0.0), (measured, _MEASURED, 0.03)):
         zero = place[np.isneginf(values)]
