@@ -110,8 +110,8 @@ class Pool:
             return self._into_concat(children, dims, self.add)
         if not children:
             return self.const(np.zeros(()), ())
-        if len(children) == 1 and self._identity(children[0], dims):
-            return children[0][0]
+        if len(children) == 1 and (self._identity(children[0], dims) or isinstance(children[0][0], Const)):
+            return self._lift(children[0], dims)
         children = sorted(children, key=lambda c: c[0].id)
         random = [c for c in children if not isinstance(c[0], Const)]
         key = tuple((c[0].id, c[1]) for c in children)

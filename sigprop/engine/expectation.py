@@ -24,20 +24,23 @@ from sigprop.types import METHODS, Estimate, Note
 if TYPE_CHECKING:
     from sigprop.engine.query import Query
 
+Sources = dict[Atom, Sequence[Variable]]
 Covariances = dict[tuple[Variable, Variable], Named | None]
 
 
 def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named]]:
     """Products whose sum is the expectation of the product of ``atoms``; empty when it vanishes identically."""
-    if any(a.variables is None for a in atoms):
-        return [[sampling.expectation(query, [(a.node, a.labels) for a in atoms])]]
-    found = tuple(dict.fromkeys(v for a in atoms for v in a.variables or ()))
+    sources = {a: a.variables if a.variables is not None else sampling.sources(a.node, a.labels) for a in atoms}
+    found = tuple(dict.fromkeys(v for a in atoms for v in sources[a]))
     cov: Covariances = {}
     for u, v in itertools.combinations_with_replacement(found, 2):
         cov[u, v] = cov[v, u] = query.covariance(u, v)
     factors: list[Named] = []
-    for group in _components(atoms, cov):
-        value = _expectation(query, group, cov)
+    for group in _components(atoms, sources, cov):
+        if any(a.variables is None for a in group):
+            value = sampling.expectation(query, [(a.node, a.labels) for a in group])
+        else:
+            value = _expectation(query, group, cov)
         if is_nothing(value):
             return []
         factors.append(value)
@@ -49,17 +52,17 @@ def _non_gaussian(variable: Variable) -> bool:
     return isinstance(variable[0], Leaf) and variable[0].draw.quantile is not None
 
 
-def _components(atoms: Sequence[Atom], cov: Covariances) -> list[list[Atom]]:
+def _components(atoms: Sequence[Atom], sources: Sources, cov: Covariances) -> list[list[Atom]]:
     """Atoms grouped so that different groups are independent."""
     groups: list[list[Atom]] = []
     for atom in atoms:
-        linked = [g for g in groups if any(_linked(atom, other, cov) for other in g)]
+        linked = [g for g in groups if any(_linked(sources[atom], sources[other], cov) for other in g)]
         groups = [g for g in groups if g not in linked] + [[*itertools.chain.from_iterable(linked), atom]]
     return groups
 
 
-def _linked(a: Atom, b: Atom, cov: Covariances) -> bool:
-    return any(cov[u, v] is not None for u in a.variables or () for v in b.variables or ())
+def _linked(one: Sequence[Variable], two: Sequence[Variable], cov: Covariances) -> bool:
+    return any(u == v or cov[u, v] is not None for u in one for v in two)
 
 
 def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named:

@@ -70,7 +70,7 @@ def product(parities: Sequence[Parity]) -> Parity:
 
 def total(parities: Sequence[Parity]) -> Parity:
     """Of a sum, or of parts side by side."""
-    masks = tuple(sorted({m for p in parities for m in p.masks}))
+    masks = tuple(sorted({m for p in parities for m in p.masks})) or (0,)
     mixed = 0
     for p in parities:
         mixed |= p.mixed

@@ -180,7 +180,7 @@ class Query:
             return [[own, *p] for p in self._products(rest)] if rest else [[own]]
         if isinstance(node, Concat):
             return self._split(node, labels, rest)
-        if isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1):
+        if isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1 or _polynomial(node) and self._pure(rest)):
             if not node.gaussian or self._pure(rest):
                 return self._products(rest + [(n, tuple(labels[j] for j in i)) for n, i in node.children])
         elif isinstance(node, Mul) and node.children[0][0].dims and isinstance(node.children[0][0], Const):
@@ -316,3 +316,8 @@ class Query:
                 terms.append((node, labels))
         found = [contract(product, dummies) for product in self._products(terms)]
         return add(found) if found else None
+
+
+def _polynomial(node: Mul) -> bool:
+    """A product of Gaussian fields and constants: its moments follow from covariances."""
+    return all(n.gaussian or isinstance(n, Const) for n, _ in node.children)

@@ -6,7 +6,7 @@ same points serve every entry (common random numbers), so that the cost is that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -70,7 +70,7 @@ class Sampler:
         """Find the variables: one by one entry of the sites, or (``whole``) all sites of the primitive fields at once."""
         occurrences: dict[tuple[Node, tuple[AnyLabel | None, ...]], None] = {}
         for node, labels in factors:
-            self._walk(node, labels, occurrences)
+            _walk(node, labels, self._variable, occurrences)
         self.mixed: dict[Node, set[int]] = {}
         for node, labels in occurrences:
             self.mixed.setdefault(node, set()).update(
@@ -82,27 +82,6 @@ class Sampler:
 
     def _variable(self, node: Node) -> bool:
         return node.gaussian and isinstance(node, Sum | Leaf) if self.whole else is_variable(node)
-
-    def _walk(self, node: Node, labels: tuple[AnyLabel | None, ...],
-              found: dict[tuple[Node, tuple[AnyLabel | None, ...]], None]) -> None:
-        """Gaussian fields behind ``node``; the label ``None`` stands for an index that ranges over the whole dim."""
-        if isinstance(node, Const):
-            return
-        if self._variable(node):
-            found[node, labels] = None
-        elif isinstance(node, Add | Mul | Map):
-            for child, index in node.children:
-                self._walk(child, tuple(labels[j] for j in index), found)
-        elif isinstance(node, Sum):
-            every = (*labels, *[None] * len(node.summed))
-            self._walk(node.child[0], tuple(every[i] for i in node.child[1]), found)
-        elif isinstance(node, Take):
-            child, index = node.child
-            self._walk(child, tuple(None if j == node.axis else labels[index[j]] for j in range(len(index))), found)
-        else:
-            assert isinstance(node, Concat)
-            for part, index in node.parts:
-                self._walk(part, tuple(None if j == node.axis else labels[j] for j in index), found)
 
     def _passive(self, node: Node, labels: Sequence[AnyLabel | None]) -> tuple[AnyLabel | None, ...]:
         return tuple(None if k in self.mixed[node] else label for k, label in enumerate(labels))
@@ -223,6 +202,49 @@ class Sampler:
         used = [b.number for la in labels for b in bases(la) if b.number >= 3 * _FREE]
         start = max(used, default=3 * _FREE) + 1
         return [Label(start + k, "site", n) for k, n in enumerate(sizes)]
+
+
+Occurrences = dict[tuple[Node, tuple[AnyLabel | None, ...]], None]
+
+
+def _walk(node: Node, labels: tuple[AnyLabel | None, ...], stop: Callable[[Node], bool], found: Occurrences) -> None:
+    """Fields behind ``node`` at which to ``stop``; the label ``None`` stands for an index that ranges over the whole dim."""
+    if isinstance(node, Const):
+        return
+    if stop(node):
+        found[node, labels] = None
+    elif isinstance(node, Add | Mul | Map):
+        for child, index in node.children:
+            _walk(child, tuple(labels[j] for j in index), stop, found)
+    elif isinstance(node, Sum):
+        every = (*labels, *[None] * len(node.summed))
+        _walk(node.child[0], tuple(every[i] for i in node.child[1]), stop, found)
+    elif isinstance(node, Take):
+        child, index = node.child
+        _walk(child, tuple(None if j == node.axis else labels[index[j]] for j in range(len(index))), stop, found)
+    else:
+        assert isinstance(node, Concat)
+        for part, index in node.parts:
+            _walk(part, tuple(None if j == node.axis else labels[j] for j in index), stop, found)
+
+
+def sources(node: Node, labels: tuple[AnyLabel, ...]) -> tuple[Factor, ...]:
+    """The Gaussian fields behind ``node``, with labels of their own along dims that it mixes."""
+    found: Occurrences = {}
+    _walk(node, labels, is_variable, found)
+    out = []
+    for n, (field, own) in enumerate(found):
+        free = (Label(4 * _FREE + 100 * n + k, d.kind, d.size) for k, d in enumerate(field.dims))
+        out.append((field, tuple(f if label is None else label for f, label in zip(free, own, strict=True))))
+    return tuple(out)
+
+
+def shares(node: Node, channels: Sequence[int]) -> bool:
+    """Whether some Gaussian field or draw behind ``node`` does not vary along its dims ``channels``."""
+    labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
+    found: Occurrences = {}
+    _walk(node, labels, is_variable, found)
+    return any(not any(isinstance(la, Label) and la.number in channels for la in own) for _, own in found)
 
 
 def _combined(node: Add | Mul | Map, args: list[Named]) -> Named:

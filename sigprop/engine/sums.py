@@ -6,6 +6,7 @@ it is a Gaussian field (central limit theorem). Exactly zero is decided by sign-
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import numpy as np
 from sigprop.arrays import concrete
 from sigprop.engine.labels import Derived, Label, add, multiply
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
+from sigprop.engine.sampling import shares
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -237,32 +239,41 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
                       "own nonlinear function, tied weights): its fluctuations are not known here")
     labels = tuple(Label(i, d.kind, d.size) for i, d in zip(index, node.dims, strict=True))
     channels = {i for i, d in zip(index, node.dims, strict=True) if i >= len(dims) and d.kind == "chan"}
+    terms = _terms(node, index, len(dims), channels)
+    size = prod(la.size for la in labels if la.number in channels)
     sides = [tuple(Derived(np.array(k), (), la.size) if la.number in channels else la for la in labels) for k in (0, 1)]
     query = pool.query
     mean = query.moment([(node, sides[0])])
     if not concrete(mean.array):
         return 0.0
-    pair = query.moment([(node, sides[0]), (node, sides[1])])
-    second = query.moment([(node, sides[0]), (node, sides[0])])
-    top = [float(np.max(np.abs(m.plain()), initial=0.0)) for m in (second, pair)]
     first = float(np.max(mean.plain() ** 2, initial=0.0))
-    if first <= 1e-18 * top[0] or first * _terms(node, index, len(dims), channels) < top[0]:
-        if top[0] > 0:
+    if first == 0 or terms < size or (mean.note.error > 1e-3 and not _square(node)):
+        second = float(np.max(query.moment([(node, sides[0]), (node, sides[0])]).plain(), initial=0.0))
+        if second > 0 and (first <= 1e-18 * second or first * terms < second):
             raise Unsound(
                 "a sum over channels whose mean is lost in its fluctuations although no sign symmetry of the weights says that it is "
                 "zero (tied or repeated weights, a fixed matrix over channels, an activation centred for one variance): its "
                 "infinite-width limit is not known here."
             )
+    if first == 0 or not shares(node, [k for k, i in enumerate(index) if i in channels]):
         return 0.0
+    pair = query.moment([(node, sides[0]), (node, sides[1])])
     square = multiply([mean, mean])
     gap = add([pair, square._replace(array=-square.array)])
-    spread = float(np.sqrt(np.max(np.abs(gap.plain()), initial=0.0) / first))
+    noise = 5 * (pair.note.error + 2 * mean.note.error) * first
+    spread = float(np.sqrt(max(np.max(np.abs(gap.plain()), initial=0.0) - noise, 0.0) / first))
     if spread > _SHARED:
         raise Unsound(
             f"a mean over channels keeps a relative fluctuation of {spread:.2g} however wide the layer: the channels share a random "
             "quantity (a gate, a mixing of tokens by common weights). Normalize or average before it is applied."
         )
     return spread if spread > 1e-6 else 0.0
+
+
+def _square(node: Node) -> bool:
+    """A product of fields that come in pairs, which is never negative."""
+    fields = Counter(c for c in node.children if not isinstance(c[0], Const)) if isinstance(node, Mul) else Counter()
+    return bool(fields) and all(count % 2 == 0 for count in fields.values())
 
 
 def _terms(node: Node, index: Sequence[int], count: int, channels: set[int]) -> float:
