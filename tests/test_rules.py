@@ -231,7 +231,7 @@ UNARY = {
     "expm1": lambda z: jnp.expm1(z / 2), "floor": jnp.floor, "integer_pow": lambda z: z**3 / 4 + z,
     "integer_pow, negative": lambda z: (1 + z * z) ** -2, "is_finite": lambda z: jnp.where(jnp.isfinite(z), z, 0.0),
     "lgamma": lambda z: lax.lgamma(1.5 + jnp.abs(z)), "log": lambda z: jnp.log(0.5 + jnp.abs(z)), "log1p": lambda z: jnp.log1p(jnp.abs(z)),
-    "log of |z|": lambda z: jnp.log(jnp.abs(z)), "logistic": jax.nn.sigmoid, "neg": lambda z: -relu(z), "round": lambda z: jnp.round(2 * z),
+    "logistic": jax.nn.sigmoid, "neg": lambda z: -relu(z), "round": lambda z: jnp.round(2 * z),
     "rsqrt": lambda z: lax.rsqrt(0.1 + z * z), "sign": jnp.sign, "sin": jnp.sin, "sinh": lambda z: jnp.sinh(z / 2),
     "sqrt": lambda z: jnp.sqrt(jnp.abs(z)), "square": lambda z: jnp.square(z) - 1, "tan": lambda z: jnp.tan(jnp.tanh(z)),
     "tanh": jnp.tanh, "pow": lambda z: jnp.power(1 + jnp.abs(z), 1.3), "rem": lambda z: lax.rem(z, jnp.float32(0.7)),
