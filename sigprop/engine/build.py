@@ -13,8 +13,25 @@ import numpy as np
 
 from sigprop.arrays import concrete, host, namespace
 from sigprop.engine import parity
+from sigprop.engine.draws import Draw
 from sigprop.engine.elementwise import variables
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Take, parameter_only, same_array
+from sigprop.engine.nodes import (
+    Add,
+    Concat,
+    Const,
+    Dim,
+    Leaf,
+    Map,
+    Mul,
+    Node,
+    Occurrence,
+    Sum,
+    Tails,
+    Take,
+    joint_tails,
+    parameter_only,
+    same_array,
+)
 from sigprop.engine.parity import Parity
 from sigprop.types import EXACT, Note
 
@@ -23,6 +40,7 @@ if TYPE_CHECKING:
 
 
 EVEN = Parity()
+TAME = Tails()
 
 
 def _seen(children: Sequence[Occurrence]) -> list[Parity]:
@@ -40,6 +58,13 @@ def _taken(found: Parity, index: Sequence[int], axis: int, table: Any, position:
     return Parity(found.masks, found.mixed, dims)
 
 
+def _indexed(tails: Tails, index: Sequence[int], axis: int, position: Sequence[int]) -> Tails:
+    if tails.loose is None:
+        return tails
+    new = frozenset(position) if axis in tails.loose else frozenset()
+    return tails._replace(loose=frozenset(index[d] for d in tails.loose if d != axis) | new)
+
+
 class Pool:
     """Owns the nodes of one interpretation; ``query`` answers the means that the law of large numbers asks for."""
 
@@ -51,22 +76,22 @@ class Pool:
         self.query: Query
 
     def _intern(self, kind: type, identity: tuple, dims: Sequence[Dim], *, parity: Parity = EVEN, gaussian: bool = False,
-                approximate: bool = False, **fields: Any) -> Any:
+                tails: Tails = TAME, **fields: Any) -> Any:
         full = (kind, tuple(dims), identity)
         if full not in self.nodes:
-            self.nodes[full] = kind(len(self.nodes), tuple(dims), parity, gaussian, approximate, **fields)
+            self.nodes[full] = kind(len(self.nodes), tuple(dims), parity, gaussian, tails, **fields)
         return self.nodes[full]
 
     # leaves and constants
 
-    def leaf(self, key: Any, shape: Sequence[int], variance: float, family: str) -> Node:
+    def leaf(self, key: Any, shape: Sequence[int], draw: Draw) -> Node:
         dims = [Dim("chan", n) for n in shape]
         found = self.nodes.get((Leaf, tuple(dims), (key,)))
         if found is not None:
             return found
         number = len(self.leaves)
         node = self._intern(Leaf, (key,), dims, parity=parity.leaf(number, len(dims)), gaussian=True,
-                            number=number, variance=variance, family=family)
+                            number=number, draw=draw)
         self.leaves.append(node)
         return node
 
@@ -91,7 +116,7 @@ class Pool:
         random = [c for c in children if not isinstance(c[0], Const)]
         key = tuple((c[0].id, c[1]) for c in children)
         return self._intern(Add, key, dims, parity=parity.total(_seen(children)), gaussian=all(c[0].gaussian for c in random),
-                            approximate=any(c[0].approximate for c in random), children=tuple(children))
+                            tails=joint_tails(random), children=tuple(children))
 
     def mul(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
         flat: list[Occurrence] = []
@@ -120,7 +145,7 @@ class Pool:
         key = tuple((c[0].id, c[1]) for c in head + random)
         return self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
                             gaussian=len(random) == 1 and random[0][0].gaussian,
-                            approximate=any(c[0].approximate for c in random), children=tuple(head + random))
+                            tails=joint_tails(random), children=tuple(head + random))
 
     def distributed(self, factors: Sequence[Occurrence], total: Occurrence, dims: Sequence[Dim]) -> Node:
         """The product of ``factors`` and of a sum, as a sum of products."""
@@ -167,7 +192,7 @@ class Pool:
         if len(random) == 1 and symmetry != "odd":
             found = _seen(random)[0].even() if symmetry == "even" else found.unknown()
         full = (name, key, *((c[0].id, c[1]) for c in children))
-        return self._intern(Map, full, dims, parity=found, approximate=any(c[0].approximate for c in random),
+        return self._intern(Map, full, dims, parity=found, tails=joint_tails(random),
                             name=name, function=function, children=tuple(children), key=key, symmetry=symmetry)
 
     # indexing
@@ -197,7 +222,7 @@ class Pool:
         key = (node.id, index, axis, same_array(table), position)
         self.alive.append(table)
         return self._intern(Take, key, dims, parity=_taken(node.parity, index, axis, table, position), gaussian=node.gaussian,
-                            approximate=node.approximate, child=(node, tuple(index)), axis=axis, table=table,
+                            tails=_indexed(node.tails, index, axis, position), child=(node, tuple(index)), axis=axis, table=table,
                             position=position)
 
     def _take_in(self, sub: Node, where: tuple[int, ...], index: Sequence[int], axis: int, table: Any,
@@ -259,7 +284,7 @@ class Pool:
         key = (tuple((n.id, i) for n, i in parts), tuple(sizes), axis)
         others = [d for d in range(len(dims)) if d != axis]
         return self._intern(Concat, key, dims, parity=parity.total(_seen(parts)).kept(others),
-                            approximate=any(n.approximate for n, _ in parts), parts=tuple(parts), sizes=tuple(sizes),
+                            tails=joint_tails(parts), parts=tuple(parts), sizes=tuple(sizes),
                             axis=axis)
 
     def _into_concat(self, children: Sequence[Occurrence], dims: Sequence[Dim], build: Callable[..., Node]) -> Node:
@@ -305,7 +330,7 @@ class Pool:
             array = xp.reshape(xp.transpose(node.array, order), shape)
             return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims, node.note)
         return self._intern(Add, ((node.id, tuple(index)),), dims, parity=node.parity.moved(index), gaussian=node.gaussian,
-                            approximate=node.approximate, children=((node, tuple(index)),))
+                            tails=node.tails.moved(index), children=((node, tuple(index)),))
 
     def _identity(self, occurrence: Occurrence, dims: Sequence[Dim]) -> bool:
         return tuple(occurrence[1]) == tuple(range(len(dims)))

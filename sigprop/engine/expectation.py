@@ -46,7 +46,7 @@ def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named]]:
 
 def _non_gaussian(variable: Variable) -> bool:
     """A leaf that is drawn from another family; its own values matter, not only its variance."""
-    return isinstance(variable[0], Leaf) and variable[0].family not in ("normal", "orthogonal")
+    return isinstance(variable[0], Leaf) and variable[0].draw.quantile is not None
 
 
 def _components(atoms: Sequence[Atom], cov: Covariances) -> list[list[Atom]]:
@@ -63,9 +63,10 @@ def _linked(a: Atom, b: Atom, cov: Covariances) -> bool:
 
 
 def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named:
-    if all(a.linear for a in group):
+    skewed = any(map(_non_gaussian, [v for a in group for v in a.variables or ()]))
+    if all(a.linear for a in group) and not (skewed and len(group) > 2):
         return _isserlis(query, [a.variables[0] for a in group if a.variables], cov)
-    if any(map(_non_gaussian, [v for a in group for v in a.variables or ()])):
+    if skewed:
         return sampling.expectation(query, [(a.node, a.labels) for a in group])
     scope = _Scope(query, group, cov)
     single = all(len(a.variables or ()) == 1 for a in group)
@@ -88,7 +89,8 @@ class _Scope:
         means = {v: query.mean(v) for v in self.variables}
         pairs = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
-        self.note = Note.of({id(n): n.note for n in inputs}.values())
+        excess = max(v[0].tails.excess for v in self.variables)  # Gram-Charlier: excess / 24 of the fourth Hermite moment, for two factors
+        self.note = Note.of([*{id(n): n.note for n in inputs}.values(), Note(excess / 12)])
         self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
         self.exponents = {u: self._exponent(u, cov[u, u]) for u in self.variables}
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}

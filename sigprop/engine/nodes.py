@@ -10,12 +10,13 @@ Every node knows its parity under sign flips of the random leaves; odd means an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sigprop.engine.draws import Draw
 from sigprop.engine.parity import Parity
 from sigprop.types import Note
 
@@ -30,6 +31,34 @@ class Dim(NamedTuple):
 Occurrence = tuple["Node", tuple[int, ...]]
 
 
+class Tails(NamedTuple):
+    """What is not Gaussian about a field although it is treated as one, or is built on one that is not.
+
+    Attributes:
+        excess: largest excess kurtosis that was dropped.
+        loose: dims along which the sums of few terms behind the field vary independently, ``None`` where there are none.
+        latent: excess kurtosis of those sums.
+    """
+
+    excess: float = 0.0
+    loose: frozenset[int] | None = None
+    latent: float = 0.0
+
+    def moved(self, index: Any) -> Tails:
+        return self if self.loose is None else self._replace(loose=frozenset(index[d] for d in self.loose))
+
+    def kept(self, dims: Any) -> Tails:
+        return self if self.loose is None else self._replace(loose=self.loose & frozenset(dims))
+
+
+def joint_tails(children: Sequence[Occurrence]) -> Tails:
+    """Of an operation on ``children``."""
+    found = [node.tails.moved(index) for node, index in children]
+    loose = [t.loose for t in found if t.loose is not None]
+    return Tails(max((t.excess for t in found), default=0.0), frozenset.intersection(*loose) if loose else None,
+                 max((t.latent for t in found), default=0.0))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Node:
     """Base of the graph. ``id`` orders nodes by creation; equality is identity, since nodes are hash-consed."""
@@ -38,7 +67,7 @@ class Node:
     dims: tuple[Dim, ...]
     parity: Parity = field(repr=False)
     gaussian: bool
-    approximate: bool = field(repr=False)
+    tails: Tails = field(repr=False)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}#{self.id}{[f'{d.kind}:{d.size}' for d in self.dims]}"
@@ -57,8 +86,15 @@ class Leaf(Node):
     """Independent, centred entries of the given variance: what a random generator draws."""
 
     number: int
-    variance: float
-    family: str
+    draw: Draw
+
+    @property
+    def variance(self) -> float:
+        return self.draw.variance
+
+    @property
+    def family(self) -> str:
+        return self.draw.family
 
 
 @dataclass(frozen=True, eq=False, repr=False)

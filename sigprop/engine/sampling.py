@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from sigprop.arrays import namespace
+from sigprop.engine.draws import probability
 from sigprop.engine.elementwise import is_variable
 from sigprop.engine.labels import AnyLabel, Derived, Label, Named, add, aligned, bases, contract, resolve, stack, union
-from sigprop.engine.nodes import Add, Concat, Const, Map, Mul, Node, Sum, Take
+from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
 from sigprop.types import METHODS, Note
@@ -71,9 +72,6 @@ class Sampler:
 
     def _block(self, node: Node, start: int) -> tuple[Label, ...]:
         dims = [node.dims[k] for k in sorted(self.mixed[node])]
-        if any(d.kind == "chan" and d.size > 1 for d in dims):
-            raise Unsound("a nonlinear function mixes single channels of a wide layer: channels are exchangeable in the limit of "
-                          "infinite width, single ones have no meaning there")
         return tuple(Label(_FREE + start + k, d.kind, d.size) for k, d in enumerate(dims))
 
     def _labelled(self, variable: tuple[Node, tuple[AnyLabel | None, ...]], block: Sequence[Label]) -> Factor:
@@ -136,6 +134,8 @@ class Sampler:
             part = part.reshape(*part.shape[:-1], *(label.size for label in self.blocks[v]))
             kept = [k for k, label in enumerate(self.layout) if part.shape[1 + k] == label.size and label.size > 1]
             shape = (len(z), *(self.layout[k].size for k in kept), *part.shape[1 + len(self.layout):])
+            if isinstance(v[0], Leaf) and v[0].draw.quantile is not None:
+                part = v[0].draw.quantile(probability(part / v[0].variance**0.5))
             values[v] = Named((self.point(len(z)), *(self.layout[k] for k in kept), *self.blocks[v]), part.reshape(shape))
             low += size
         return values

@@ -7,19 +7,22 @@ it is a Gaussian field (central limit theorem). Exactly zero is decided by sign-
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sigprop.arrays import concrete
 from sigprop.engine.labels import Derived, Label, add, multiply
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take, parameter_only
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
 if TYPE_CHECKING:
     from sigprop.engine.build import Pool
 
+_NARROW = 16  # channels below which neither the law of large numbers nor the central limit theorem is applied
+_NEARLY = 0.15  # excess kurtosis up to which a sum of few draws counts as Gaussian; it is passed on as an error
 _SHARED = 0.5  # relative fluctuation of a channel mean beyond which the law of large numbers says nothing
 
 
@@ -100,39 +103,82 @@ def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tu
     iid = tuple(map(node.parity.odd_along, positions))
     chan = [k for k, d in enumerate(summed) if node.dims[positions[k]].kind == "chan" or d.kind == "chan"]
     if any(not iid[k] for k in chan):
-        if node.parity.odd:
-            split = _distributed(pool, child, summed, dims)
-            if split is not None:
-                return split
-            raise Unsound(
-                "a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit "
-                "is not Gaussian. Multiply by the shared factor after the sum."
-            )
         split = _distributed(pool, child, summed, dims)
-        return _law_of_large_numbers(pool, child, summed, dims) if split is None else split
-    parity = node.parity.moved(index).kept(range(count))
-    weighted = isinstance(node, Mul) and (len([c for c in node.children if not isinstance(c[0], Const)]) > 1
-                                          or any(parameter_only(c) for c, _ in node.children))
-    normal = any(iid)
-    approximate = node.approximate or (normal and _mixture(node, index, count, summed, iid))
+        if split is not None:
+            return split
+        if prod(summed[k].size for k in chan if not iid[k]) >= _NARROW:
+            if node.parity.odd:
+                raise Unsound(
+                    "a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit "
+                    "is not Gaussian. Multiply by the shared factor after the sum."
+                )
+            return _law_of_large_numbers(pool, child, summed, dims)
+        iid = (False,) * len(summed)  # few channels: their sum stays as it is
+    wide = prod(summed[k].size for k in chan if iid[k])
+    tails, gaussian = _central_limit(node, index, count, wide if any(iid) else 0)
+    iid = iid if gaussian and any(iid) else (False,) * len(summed)
+    factors = [c for c, _ in node.children if not isinstance(c, Const)] if isinstance(node, Mul) else [node]
+    unweighted = any(iid) and len(factors) == 1 and not parameter_only(factors[0]) and bool(chan)
     key = (node.id, index, summed)
-    return pool._intern(Sum, key, dims, parity=parity, gaussian=normal or node.gaussian,
-                        approximate=approximate, child=child, summed=summed, iid=iid,
-                        unweighted=normal and not weighted and bool(chan))
+    return pool._intern(Sum, key, dims, parity=node.parity.moved(index).kept(range(count)), gaussian=gaussian, tails=tails,
+                        child=child, summed=summed, iid=iid, unweighted=unweighted)
 
 
-def _mixture(node: Node, index: Sequence[int], count: int, summed: Sequence[Dim], iid: Sequence[bool]) -> bool:
-    """Whether the sum is Gaussian only approximately: few terms of a product of random factors, or few non-Gaussian terms."""
-    terms = float(np.prod([d.size for d, yes in zip(summed, iid, strict=True) if yes], dtype=float))
-    factors = [c[0] for c in getattr(node, "children", ((node, ()),)) if not isinstance(c[0], Const)]
-    wide = any(d.kind == "chan" and node.dims[index.index(count + k)].kind == "chan" for k, d in enumerate(summed))
-    if len(factors) > 1:
-        return not wide
-    leaf = factors[0]
-    while isinstance(leaf, Take | Mul | Add):
-        leaf = leaf.child[0] if isinstance(leaf, Take) else leaf.children[-1][0]
-    normal = leaf.gaussian and (not isinstance(leaf, Leaf) or leaf.family in ("normal", "orthogonal"))
-    return not normal and terms < 32
+def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> tuple[Tails, bool]:
+    """Tails of the sum, and whether it is Gaussian; ``wide`` is its number of independent channels (1 for sites only, 0 for none).
+
+    Sums of few terms stay what they are: given its inputs a depthwise convolution is Gaussian, but its variance is random.
+    """
+    tails = node.tails.moved(index)
+    summed = [j for j in index if j >= count]
+    if tails.loose is not None and wide >= _NARROW:  # a true average where the sums of few terms vary along a summed channel
+        averaged = any(j in tails.loose for j in summed)
+        tails = Tails(tails.excess if averaged else max(tails.excess, tails.latent))
+    tails = tails.kept(range(count))
+    if not wide:
+        return tails, node.gaussian
+    factors = [c for c in (node.children if isinstance(node, Mul) else ((node, tuple(range(len(node.dims)))),))
+               if not isinstance(c[0], Const)]
+    draws = [c for c in factors if parameter_only(c[0])]
+    fields = [c for c in factors if not parameter_only(c[0])]
+    if fields:
+        if wide >= _NARROW or not draws:
+            return tails, True
+        loose = frozenset(index[j] for _, where in fields for j in where if index[j] < count)
+        terms = prod(node.dims[index.index(j)].size for j in summed)
+        return Tails(tails.excess, loose, max(tails.latent, 15.0 / terms)), False  # 3 (E f^4 / (E f^2)^2 - 1) for rectified inputs
+    excess = sum(abs(_leaf_excess(c)) for c, _ in draws) * _participation(node, index, summed)
+    if len(draws) == 1 and excess <= _NEARLY:
+        return tails._replace(excess=max(tails.excess, excess)), True
+    if len(draws) > 1 and wide >= _NARROW:
+        return tails, True
+    return Tails(tails.excess, frozenset(index[j] for _, where in draws for j in where if index[j] < count), excess), False
+
+
+def _leaf_excess(node: Node) -> float:
+    """Excess kurtosis of one entry of a parameter."""
+    if isinstance(node, Leaf):
+        return node.draw.excess
+    if isinstance(node, Take):
+        return _leaf_excess(node.child[0])
+    random = [c for c, _ in getattr(node, "children", ()) if not isinstance(c, Const)]
+    if isinstance(node, Map) or (isinstance(node, Mul) and len(random) > 1):
+        return 3.0  # a function of draws: at least of this order
+    return max((abs(_leaf_excess(c)) for c in random), default=0.0)
+
+
+def _participation(node: Node, index: Sequence[int], summed: Sequence[int]) -> float:
+    """``sum_j a_j^4 / (sum_j a_j^2)^2`` for coefficients ``a``, averaged over rows by weight: one over the number of terms."""
+    share = 1.0 / prod(node.dims[index.index(j)].size for j in summed)
+    for child, where in node.children if isinstance(node, Mul) else ():
+        axes = tuple(k for k, j in enumerate(where) if index[j] in summed)
+        if isinstance(child, Const) and axes and concrete(child.array):
+            squares = (child.array**2).sum(axis=axes)
+            fourth = (child.array**4).sum(axis=axes)
+            rest = prod(node.dims[index.index(j)].size for j in summed) / prod(child.array.shape[k] for k in axes)
+            if squares.sum() > 0:
+                share = float((fourth[squares > 0] / squares[squares > 0]).sum() / squares.sum()) / rest
+    return share
 
 
 def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
@@ -141,6 +187,8 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
     Weights with a mean, ``sum_j h_j (m + z_j)``, become ``m sum_j h_j``, with a mean, plus a Gaussian field.
     """
     node, index = child
+    if isinstance(node, Sum):
+        return _exchanged(pool, node, index, summed, dims)
     if isinstance(node, Add):
         return pool.add([_spread(build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims), dims) for n, i in node.children], dims)
     if not isinstance(node, Mul):
@@ -152,6 +200,22 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
             total = pool.distributed(factors[:k] + factors[k + 1:], factors[k], every)
             return build_sum(pool, _spread(total, every), summed, dims)
     return None
+
+
+def _exchanged(pool: Pool, node: Sum, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
+    """``sum_c sum_t w_t h_tc`` is ``sum_t w_t sum_c h_tc``: weights shared by all channels stay outside their mean."""
+    inner, where = node.child
+    if not isinstance(inner, Mul) or not any(
+            isinstance(c, Leaf) or parameter_only(c) and not any(where[j] < len(node.dims) and index[where[j]] >= len(dims) for j in i)
+            for c, i in inner.children):
+        return None
+    count = len(dims)
+    place = {k: index[k] for k in range(len(node.dims))}
+    moved = tuple((place[w] if place[w] < count else place[w] + len(node.summed)) if w < len(node.dims)
+                  else count + w - len(node.dims) for w in where)
+    middle = (*dims, *node.summed)
+    body = build_sum(pool, (inner, moved), summed, middle)
+    return build_sum(pool, _spread(body, middle), node.summed, dims)
 
 
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:

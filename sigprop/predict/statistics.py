@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
 from sigprop.arrays import namespace, scaled
 from sigprop.engine import Context, Field, Known, Label, Named, Sampler, Value
 from sigprop.engine.labels import aligned, contract
+from sigprop.engine.nodes import Concat, Const, Node
+from sigprop.errors import Unsound
 from sigprop.types import METHODS
 
 PROBABILITIES = (0.001, 0.5, 0.999)
 _ENTRIES = 1 << 20  # numbers drawn for the quantiles of one node
+_ROUGH = 0.02  # dropped excess kurtosis that is worth a word
 _SHIFT = 1000  # between the labels of one example and of the other
 
 
@@ -84,11 +86,13 @@ def statistics(context: Context, value: Value, batch: int) -> Statistics:
     gram = xp.mean(full, axis=tuple(range(2, full.ndim)))
     sites = xp.moveaxis(xp.diagonal(full, axis1=0, axis2=1), -1, 0)
     centre = scaled(_full(mean, [*where.batch, *places]), mean.exponent).reshape(size, *_sizes(where))
+    average = centre.mean()
     if size != batch:
-        gram, sites = xp.broadcast_to(gram[:1, :1], (batch, batch)), xp.broadcast_to(sites[:1], (batch, *sites.shape[1:]))
-        centre = xp.broadcast_to(centre[:1], sites.shape)
-    method = METHODS[cross.note.how] + (" + Gaussian approximation" if node.approximate else "")
-    return Statistics(centre.mean(), sites, centre, gram, exponent, quantiles(context, value, where), cross.note.error,
+        mean_size = gram.diagonal().mean()
+        gram = xp.broadcast_to(mean_size[None, None], (batch, batch))
+        sites, centre = (xp.broadcast_to(a.mean(axis=0, keepdims=True), (batch, *a.shape[1:])) for a in (sites, centre))
+    method = METHODS[cross.note.how] + (" + Gaussian approximation" if node.tails.excess > _ROUGH else "")
+    return Statistics(average, sites, centre, gram, exponent, quantiles(context, value, where), cross.note.error,
                       node.gaussian, method, tuple(where.sites))
 
 
@@ -119,11 +123,33 @@ def _deterministic(value: Known, batch: int) -> Statistics:
 
 
 def quantiles(context: Context, value: Field, where: Layout) -> Any:
-    """Quantiles at ``PROBABILITIES`` of an entry, pooled over examples, sites and channels, on equidistributed points."""
-    sampler = Sampler(context.query, [(value.node, where.own)])
+    """Quantiles at ``PROBABILITIES`` of an entry, pooled over examples, sites and channels, on equidistributed points.
+
+    NaN where the entries cannot be sampled jointly; the moments are known all the same.
+    """
+    try:
+        drawn = _drawn(context, value.node, where.own)
+    except Unsound:
+        return np.full(len(PROBABILITIES), np.nan)
+    if len(drawn) == 1:
+        array = drawn[0][0]
+        return namespace(array).quantile(array, np.asarray(PROBABILITIES))
+    values = np.concatenate([np.ravel(a) for a, _ in drawn])
+    weights = np.concatenate([np.full(np.size(a), w / np.size(a)) for a, w in drawn])
+    return np.quantile(values, np.asarray(PROBABILITIES), weights=weights, method="inverted_cdf")
+
+
+def _drawn(context: Context, node: Node, labels: tuple[Label, ...]) -> list[tuple[Any, float]]:
+    """Samples of the parts of a field and their weights: parts side by side are drawn one by one."""
+    if isinstance(node, Concat):
+        found = []
+        for (part, index), size in zip(node.parts, node.sizes, strict=True):
+            own = tuple(labels[j]._replace(size=size, number=labels[j].number + _SHIFT) if j == node.axis else labels[j] for j in index)
+            found += [(a, w * size) for a, w in _drawn(context, part, own)]
+        return found
+    if isinstance(node, Const):
+        return [(node.array, 1.0)]
+    sampler = Sampler(context.query, [(node, labels)])
     count = sampler.samples(_ENTRIES, least=512)
     points = ndtri((np.arange(count) + 0.5) / count)[:, None] if sampler.size == 1 else sampler.points(count, 0)
-    drawn = sampler.evaluate(value.node, where.own, sampler.draw(points))
-    array = drawn.array
-    return namespace(array).quantile(array, np.asarray(PROBABILITIES)) if namespace(array) is np else jnp.quantile(
-        array, jnp.asarray(PROBABILITIES))
+    return [(sampler.evaluate(node, labels, sampler.draw(points)).array, 1.0)]

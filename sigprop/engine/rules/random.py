@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import erf, exp, pi, sqrt
 from typing import Any
 
 import jax
 import numpy as np
 
 from sigprop.arrays import concrete, is_key
+from sigprop.engine import draws
+from sigprop.engine.draws import Draw
 from sigprop.engine.interpreter import Context
 from sigprop.engine.rules.elementwise import add
 from sigprop.engine.rules.shape import concatenate, regroup
@@ -25,7 +26,7 @@ def _wraps(jaxpr: Any, name: str) -> bool:
                for e in getattr(jaxpr, "jaxpr", jaxpr).eqns if "jaxpr" in e.params)
 
 
-def _draw(context: Context, op: Op, key: Value, mean: float, variance: float, family: str) -> Sequence[Value]:
+def _draw(context: Context, op: Op, key: Value, draw: Draw) -> Sequence[Value]:
     if _wraps(op.params["jaxpr"], op.params["name"]):
         raise MissingRule(f"the function {op.params['name']!r} has the name of a generator of jax.random; rename it")
     if not isinstance(key, Known) or not concrete(key.array):
@@ -37,14 +38,14 @@ def _draw(context: Context, op: Op, key: Value, mean: float, variance: float, fa
     mapped = data.shape[:-1]  # a generator mapped over keys: one draw for each, as if in a loop
     if out.shape[:len(mapped)] != mapped:
         raise MissingRule("a random generator mapped over keys along another axis than the first")
-    rows = [_leaf(context, (family, row.tobytes(), out.shape[len(mapped):], str(out.dtype)), out.shape[len(mapped):], variance, family)
+    rows = [_leaf(context, (draw.family, row.tobytes(), out.shape[len(mapped):], str(out.dtype)), out.shape[len(mapped):], draw)
             for row in data.reshape(-1, data.shape[-1])]
     field = _stacked(context, op, rows, mapped) if mapped else rows[0]
-    return [field] if mean == 0 else add(context, op, field, Known(np.asarray(mean)))
+    return [field] if draw.mean == 0 else add(context, op, field, Known(np.asarray(draw.mean)))
 
 
-def _leaf(context: Context, key: Any, shape: Sequence[int], variance: float, family: str) -> Field:
-    node = context.pool.leaf(key, [n for n in shape if n > 1], variance, family)
+def _leaf(context: Context, key: Any, shape: Sequence[int], draw: Draw) -> Field:
+    node = context.pool.leaf(key, [n for n in shape if n > 1], draw)
     refs = iter(plain_axes(node.dims))
     return Field(node, tuple(next(refs) if n > 1 else () for n in shape))
 
@@ -57,7 +58,7 @@ def _stacked(context: Context, op: Op, rows: list[Field], mapped: Sequence[int])
 
 
 def normal(context: Context, op: Op, key: Value, *_: Value) -> Sequence[Value]:
-    return _draw(context, op, key, 0.0, 1.0, "normal")
+    return _draw(context, op, key, draws.normal())
 
 
 def _number(value: Value) -> float:
@@ -67,43 +68,34 @@ def _number(value: Value) -> float:
 
 
 def uniform(context: Context, op: Op, key: Value, low: Value, high: Value) -> Sequence[Value]:
-    a, b = _number(low), _number(high)
-    return _draw(context, op, key, (a + b) / 2, (b - a) ** 2 / 12, "uniform")
+    return _draw(context, op, key, draws.uniform(_number(low), _number(high)))
 
 
 def truncated_normal(context: Context, op: Op, key: Value, low: Value, high: Value) -> Sequence[Value]:
-    a, b = _number(low), _number(high)
-    density = [exp(-(t**2) / 2) / sqrt(2 * pi) for t in (a, b)]
-    mass = (erf(b / sqrt(2)) - erf(a / sqrt(2))) / 2
-    mean = (density[0] - density[1]) / mass
-    variance = 1 + (a * density[0] - b * density[1]) / mass - mean**2
-    return _draw(context, op, key, 0.0 if a == -b else mean, variance, "truncated normal")
+    return _draw(context, op, key, draws.truncated_normal(_number(low), _number(high)))
 
 
 def bernoulli(context: Context, op: Op, key: Value, p: Value) -> Sequence[Value]:
-    chance = _number(p)
-    return _draw(context, op, key, chance, chance * (1 - chance), "bernoulli")
+    return _draw(context, op, key, draws.bernoulli(_number(p)))
 
 
 def orthogonal(context: Context, op: Op, key: Value) -> Sequence[Value]:
     """Haar rows or columns: entries have variance 1/max(rows, columns) and become independent as both grow."""
-    shape = op.params["jaxpr"].out_avals[0].shape
-    return _draw(context, op, key, 0.0, 1.0 / max(shape[-2:]), "orthogonal")
+    return _draw(context, op, key, draws.orthogonal(1.0 / max(op.params["jaxpr"].out_avals[0].shape[-2:])))
 
 
 def laplace(context: Context, op: Op, key: Value) -> Sequence[Value]:
-    return _draw(context, op, key, 0.0, 2.0, "laplace")
+    return _draw(context, op, key, draws.laplace())
 
 
 def randint(context: Context, op: Op, key: Value, low: Value, high: Value) -> Sequence[Value]:
-    a, b = _number(low), _number(high)
-    return _draw(context, op, key, (a + b - 1) / 2, ((b - a) ** 2 - 1) / 12, "randint")
+    return _draw(context, op, key, draws.integers(_number(low), _number(high)))
 
 
 def gamma(context: Context, op: Op, key: Value, shape: Value) -> Sequence[Value]:
     if "log_space=True" in str(op.params["jaxpr"]):
         raise MissingRule("the logarithm of a gamma variate")
-    return _draw(context, op, key, _number(shape), _number(shape), "gamma")
+    return _draw(context, op, key, draws.gamma(_number(shape)))
 
 
 def dependent(context: Context, op: Op, *_: Value) -> Sequence[Value]:

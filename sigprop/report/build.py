@@ -1,0 +1,49 @@
+"""From a network and inputs to a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sigprop.empirical import measure
+from sigprop.errors import InvalidInput
+from sigprop.network import Network
+from sigprop.predict import propagate
+from sigprop.report.checks import CHECKS, disagreement
+from sigprop.report.compare import compare, completed
+from sigprop.report.facts import Facts
+from sigprop.report.problems import gathered
+from sigprop.report.result import Report
+from sigprop.report.strength import strength
+
+
+def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 64, key: Any = None,
+           name: str | None = None) -> Report:
+    """Predict the signal's propagation at initialization, measure it, compare, and say what is wrong.
+
+    Args:
+        net: from :func:`sigprop.network`.
+        x: inputs, batch on axis 0; by default those that ``net`` was made with.
+        y, loss: reserved for gradients; giving them is refused.
+        seeds: draws of the parameters to measure on, at least eight.
+        key: of those draws, ``jax.random.key(0)`` by default.
+        name: title, that of the network by default.
+
+    Raises:
+        InvalidInput: for unusable inputs or options.
+        MissingRule, Unsound: where the model cannot be predicted, naming the line.
+    """
+    if y is not None or loss is not None:
+        given = "y" if y is not None else "loss"
+        raise InvalidInput(f"{given}: gradients are not reported yet; call sp.report(net, x) without y and loss")
+    x = x or net.example
+    predicted = completed(propagate(net, *x))
+    measured = completed(measure(net, *x, seeds=seeds, key=key))
+    known = Facts.of(net, predicted, *x)
+    rows = net.rows(*x)
+    crowding = np.asarray([known.trail.crowding.get(r.value, 0.0) for r in rows])
+    comparison = compare(predicted, measured, crowding, [r.dtype for r in rows])
+    checks = (*CHECKS, strength)
+    found = gathered([*(problem for check in checks for problem in check(known)), *disagreement(predicted, comparison)])
+    return Report(name or net.name, predicted, measured, comparison, found)

@@ -1,0 +1,70 @@
+"""Prediction against measurement: the difference that noise, finite width and the prediction's own error explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from scipy.special import stdtrit
+
+FALSE_ALARM = 1e-4  # probability, per report, that noise alone raises a flag
+_WIDTH = 2.0  # corrections of order 1/width per layer: this many times the sum of 1/fan-in over the layers passed
+_MARGIN = 2.0  # decades between a mean square and where single entries leave the type's range
+
+
+def log10_mean_square(data: xr.Dataset) -> np.ndarray:
+    """log10 E[z²] ``[nodes]``, ``-inf`` where it is exactly zero."""
+    return np.asarray(data["log10_second_moment"], np.float64)
+
+
+def completed(data: xr.Dataset) -> xr.Dataset:
+    if "log10_second_moment" not in data:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            data["log10_second_moment"] = ("node", np.log10(np.asarray(data.second_moment, float)))
+            if "second_moment_stderr" in data:
+                data["log10_second_moment_stderr"] = ("node", np.asarray(data.second_moment_stderr / data.second_moment) / np.log(10))
+                data.attrs.setdefault("groups", data.attrs["seeds"] // 4)
+    return data
+
+
+def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray, dtypes: Sequence[Any]) -> xr.Dataset:
+    """Natural logarithm of measured over predicted mean square, and how large it may be.
+
+    The noise is Student's t with groups - 1 degrees of freedom at a false alarm of 1e-4 per report (Bonferroni over rows), the standard
+    error that of the logarithm. Deep narrow networks have skewed noise, which the allowance for finite width covers too. Zero agrees
+    with zero. Numbers outside the range of the type they are computed in are not compared.
+
+    Args:
+        crowding: sum of 1/terms over the sums up to each node ``[nodes]``.
+        dtypes: type that each node is computed in.
+
+    Returns:
+        Dataset over ``node``: ``log_ratio``, ``allowed``, ``flag`` (bool) and ``range``, which is -1 where the prediction is too small
+        for the type, 1 where it is too large, else 0.
+    """
+    p, m = log10_mean_square(predicted), log10_mean_square(measured)
+    groups = int(measured.attrs["groups"])
+    quantile = float(stdtrit(groups - 1, 1 - FALSE_ALARM / 2 / max(len(p), 1)))
+    stderr = np.asarray(measured["log10_second_moment_stderr"], np.float64) * np.log(10)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = np.asarray(predicted.error, np.float64) / np.asarray(predicted.second_moment, np.float64)
+        difference = np.where(p == m, 0.0, (m - p) * np.log(10))
+        allowed = quantile * _finite(stderr) + _WIDTH * crowding + _finite(own)
+        outside = np.array([_range(size, dtype) for size, dtype in zip(p, dtypes, strict=True)])
+        flag = ~(np.abs(difference) <= allowed + 1e-5) & (outside == 0)
+    columns = {"log_ratio": difference, "allowed": allowed, "flag": flag, "range": outside}
+    return xr.Dataset({name: ("node", value) for name, value in columns.items()}, {"node": predicted.node})
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _range(log10: float, dtype: Any) -> int:
+    limits = jnp.finfo(dtype)
+    if not np.isfinite(log10):
+        return 0
+    return int(log10 > 2 * np.log10(float(limits.max)) - _MARGIN) - int(log10 < 2 * np.log10(float(limits.tiny)) + _MARGIN)

@@ -1,0 +1,102 @@
+"""The report: prediction beside measurement, and what follows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sigprop.report import figure, html, table
+from sigprop.report.problems import Problem
+
+_WIDTH = 140
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """What :func:`sigprop.report` returns. Printing it shows the table and the verdicts; notebooks show the page.
+
+    Attributes:
+        name: of the network.
+        predicted, measured: as returned by :func:`sigprop.propagate` and :func:`sigprop.measure`.
+        comparison: over ``node``: natural logarithm of measured over predicted E[z²], how large it may be, ``flag`` where it is larger.
+        problems: verdicts and remarks, severe ones first.
+    """
+
+    name: str
+    predicted: xr.Dataset
+    measured: xr.Dataset
+    comparison: xr.Dataset
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """No severe problem."""
+        return not any(p.severe for p in self.problems)
+
+    def __str__(self) -> str:
+        return table.text(self, _WIDTH)
+
+    def __repr__(self) -> str:
+        return f"<Report on {self.name}: {self.predicted.sizes['node']} rows, {len(self.problems)} problems>"
+
+    def __rich__(self) -> Any:
+        return self.table()
+
+    def table(self, rows: int | None = None) -> Any:
+        """The table and the verdicts as a rich renderable; ``rows`` folds unremarkable rows in the middle of longer tables."""
+        return table.renderable(self, rows)
+
+    def _repr_html_(self) -> str:
+        return html.fragment(self)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write one self-contained page, its figure embedded (without one where matplotlib is missing)."""
+        Path(path).write_text(html.page(self), encoding="utf-8")
+
+    def plot(self) -> Any:
+        """A matplotlib ``Figure``: log10 E[z²] predicted (line) and measured (points with error bars), and their ratio.
+
+        Raises:
+            InvalidInput: where matplotlib is missing.
+        """
+        return figure.draw(self)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything as strict JSON, from which :meth:`from_json` makes an equal report. Not-a-number and infinities are strings."""
+        sets = {name: _encoded(getattr(self, name)) for name in ("predicted", "measured", "comparison")}
+        content = {"name": self.name, "problems": [asdict(p) for p in self.problems], **sets}
+        Path(path).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Report:
+        """Read what :meth:`to_json` wrote."""
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        sets = {name: _decoded(content[name]) for name in ("predicted", "measured", "comparison")}
+        return cls(content["name"], **sets, problems=[Problem(**{**p, "alike": tuple(p["alike"])}) for p in content["problems"]])
+
+
+def _encoded(data: xr.Dataset) -> dict[str, Any]:
+    variables = {str(name): {"dims": list(map(str, v.dims)), "dtype": str(v.dtype), "shape": list(v.shape), "data": _plain(v.values)}
+                 for name, v in data.variables.items()}
+    return {"variables": variables, "coords": list(map(str, data.coords)), "attrs": _plain(data.attrs)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _decoded(content: dict[str, Any]) -> xr.Dataset:
+    variables = {name: (v["dims"], np.asarray(v["data"], v["dtype"]).reshape(v["shape"])) for name, v in content["variables"].items()}
+    coords = {name: variables.pop(name) for name in content["coords"]}
+    return xr.Dataset(variables, coords, content["attrs"])

@@ -1,0 +1,154 @@
+"""The report as a terminal table."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from sigprop.report.compare import FALSE_ALARM, log10_mean_square
+from sigprop.report.problems import Problem, power
+
+if TYPE_CHECKING:
+    from sigprop.report.result import Report
+
+OUTSIDE = {-1: "underflow", 1: "overflow"}
+_BLIND = 2.0  # decades
+MARKS = {"dying": "dies", "exploding": "explodes", "epsilon": "epsilon", "zero-head": "zero", "fan-mismatch": "fan-in",
+         "zero-branch": "zero branch", "narrow": "narrow", "approximate": "approximate", "disagreement": "differs"}
+
+
+def entries(report: Report) -> list[dict[str, Any]]:
+    """One mapping of strings per row: ``parent``, ``label``, ``shape``, ``predicted``, ``measured``, ``ratio``, ``flag``, ``severe``."""
+    predicted, measured = log10_mean_square(report.predicted), log10_mean_square(report.measured)
+    stderr = np.asarray(report.measured["log10_second_moment_stderr"], float) * np.log(10)
+    out = []
+    for k, node in enumerate(map(str, report.predicted.node.values)):
+        path = str(report.predicted.path.values[k])
+        parent, own = parent_and_label(node, path)
+        found = [p for p in report.problems if concerns(p, node, path)]
+        flags = [MARKS[p.kind] for p in found if p.kind != "approximate"]
+        difference = bool(report.comparison.flag.values[k])
+        if outside := int(report.comparison["range"].values[k]):
+            flags.append(OUTSIDE[outside])
+        out.append({
+            "parent": parent, "label": own,
+            "shape": str(report.predicted["shape"].values[k]).replace(" ", ""),
+            "predicted": power(predicted[k]), "measured": _with_error(measured[k], stderr[k]),
+            "ratio": _ratio(measured[k] - predicted[k]) if np.isfinite(predicted[k] + measured[k]) else "",
+            "flag": ", ".join(dict.fromkeys(flags + ["differs"] * difference)),
+            "severe": difference or any(p.severe for p in found),
+        })
+    return _grouped(out)
+
+
+def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give up a module's heading where no row beside lies in that module too: its name then goes before the row's."""
+    parents = [row["parent"] for row in rows]
+    for k, row in enumerate(rows):
+        beside = [f"{parents[j]}/" for j in (k - 1, k + 1) if 0 <= j < len(rows)]
+        while row["parent"] and not any(b.startswith(row["parent"] + "/") for b in beside):
+            row["parent"], _, last = row["parent"].rpartition("/")
+            row["label"] = f"{last}/{row['label']}"
+    return rows
+
+
+def concerns(problem: Problem, node: str, path: str) -> bool:
+    """Whether a row is the one that a problem names: the node itself, or the module that holds the parameter."""
+    return any(name == node or bool(path and name.rsplit("/", 1)[0] == path == node) for name in (problem.node, *problem.alike))
+
+
+def parent_and_label(node: str, path: str) -> tuple[str, str]:
+    """The module that a row lies in, and the row's name there: a row is either a whole module or an operation inside one."""
+    if path and node.split("#")[0] == path:
+        parent = path.rsplit("/", 1)[0] if "/" in path else ""
+    else:
+        parent = path
+    return parent, node.removeprefix(parent + "/") if parent else node
+
+
+def _with_error(log10: float, relative: float) -> str:
+    if log10 == -np.inf:
+        return "0"
+    return f"{power(log10)} ± " + ("<0.01%" if relative < 1e-4 else f"{100 * relative:.2g}%")
+
+
+def _ratio(log10: float) -> str:
+    return f"{10**log10:.3f}" if abs(log10) < 2 else power(log10)
+
+
+def renderable(report: Report, rows: int | None = None) -> Group:
+    grid = Table(title=Text(f"{report.name}: E[z²] at initialization"), title_justify="left", title_style="bold", expand=False,
+                 header_style="bold")
+    for name in ("module", "shape"):
+        grid.add_column(name, no_wrap=True)
+    for name in ("predicted", "measured ± s.e.", "ratio"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("flag")
+    every = entries(report)
+    shown = _folded(every, rows)
+    opened: tuple[str, ...] = ()
+    for k, entry in enumerate(every):
+        if k not in shown:
+            if k - 1 in shown or k == 0:
+                hidden = next((j for j in range(k, len(every)) if j in shown), len(every)) - k
+                grid.add_row(Text(f"⋮ {hidden} more rows", style="dim"))
+            continue
+        opened = _open(grid, opened, entry["parent"])
+        style = "red" if entry["severe"] else "yellow" if entry["flag"] else ""
+        grid.add_row("  " * len(opened) + entry["label"], entry["shape"], entry["predicted"], entry["measured"], entry["ratio"],
+                     entry["flag"], style=style)
+    return Group(grid, *_verdicts(report))
+
+
+def _open(grid: Table, opened: tuple[str, ...], parent: str) -> tuple[str, ...]:
+    """Headings for the modules that a row lies in, where the row above is not in them already."""
+    parents = tuple(p for p in parent.split("/") if p)
+    common = 0
+    while common < min(len(parents), len(opened)) and parents[common] == opened[common]:
+        common += 1
+    for depth in range(common, len(parents)):
+        grid.add_row(Text("  " * depth + parents[depth], style="bold"))
+    return parents
+
+
+def _folded(every: list[dict[str, Any]], rows: int | None) -> set[int]:
+    if rows is None or len(every) <= rows:
+        return set(range(len(every)))
+    head = max(rows - rows // 3, 1)
+    marked = [k for k, e in enumerate(every) if e["flag"] not in ("", *OUTSIDE.values())][:rows]
+    return {*range(head), *range(len(every) - rows // 3, len(every)), *marked}
+
+
+def _verdicts(report: Report) -> list[Any]:
+    lines: list[Any] = []
+    for p in report.problems:
+        color = "red" if p.severe else "yellow"
+        lines.append(Text.assemble((f"{p.kind}: ", f"bold {color}"), p.sentence))
+        lines.append(Padding(Text.assemble(("remedy: ", "bold"), p.remedy), (0, 0, 0, 4)))
+    if report.ok:
+        lines.append(Text("No problem found.", style="bold green"))
+    lines.append(Text(footnote(report), style="dim"))
+    return lines
+
+
+def footnote(report: Report) -> str:
+    """How much was measured, and what such a measurement can see."""
+    judged = np.asarray(report.comparison.allowed)[np.asarray(report.comparison["range"]) == 0]
+    allowed = float(np.median(judged)) / np.log(10) if len(judged) else 0.0
+    seen = f"at the median row, a factor of {power(allowed)} is seen" if allowed < _BLIND else (
+        f"at the median row, no factor below {10**_BLIND:g} is seen: measure with more seeds")
+    return (f"{report.measured.attrs['seeds']} seeds. A row is flagged where the difference exceeds noise (false alarm {FALSE_ALARM:g} per "
+            f"report), finite width and the prediction's error; {seen}.")
+
+
+def text(report: Report, width: int) -> str:
+    """The table as plain text."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None, force_terminal=False).print(renderable(report))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
