@@ -93,7 +93,7 @@ def outcome(steps: tuple[str, ...], detects: float = DETECTS) -> str:
         Disagreement: where prediction and Monte Carlo differ; any exception of the engine that is not a refusal.
     """
     try:
-        harness.check_limit(lambda n: network(steps, n), WIDTH, X, detects=detects)
+        harness.check_limit(lambda n: network(steps, n), WIDTH, X, detects=detects, limit=12)
     except (sp.Unsound, sp.MissingRule):
         return "refused"
     except harness.Inconclusive:
@@ -104,7 +104,6 @@ def outcome(steps: tuple[str, ...], detects: float = DETECTS) -> str:
 FOUND: dict[str, tuple[str, ...]] = {  # shrunk failures of earlier versions
     "indexing twice before a norm": ("roll and add", "layer norm"),
     "gate shared by all channels": ("shared gate", "layer norm"),
-    "norm of a norm": ("rms norm", "layer norm"),
     "swapped examples of split channels": ("heads", "swap batch", "maximum"),
 }
 programs = st.lists(st.sampled_from(STEPS), min_size=2, max_size=5).map(tuple)
@@ -130,8 +129,8 @@ def explore(count: int) -> Counter:
 
 
 def test_few_programs():
-    outcomes = explore(6)
-    assert outcomes["agrees"] >= 2, outcomes
+    outcomes = explore(8)
+    assert outcomes["agrees"] >= 3, outcomes
 
 
 @pytest.mark.slow
