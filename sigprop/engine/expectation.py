@@ -90,7 +90,7 @@ class _Scope:
         pairs = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
         excess = max(v[0].tails.excess for v in self.variables)  # Gram-Charlier: excess / 24 of the fourth Hermite moment, for two factors
-        self.note = Note.of([*{id(n): n.note for n in inputs}.values(), Note(excess / 12)])
+        self.note = Note.of([Note.largest(n.note for n in inputs), Note(excess / 12)])
         self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
         self.exponents = {u: self._exponent(u, cov[u, u]) for u in self.variables}
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}

@@ -7,6 +7,7 @@ same points serve every entry (common random numbers), so that the cost is that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ Factor = tuple[Node, tuple[AnyLabel, ...]]
 _BUDGET = 1 << 25  # numbers drawn for one expectation
 _REPLICATES = 8
 _LARGEST_BLOCK = 2048
+_SINGLE = 1 << 13  # numbers drawn for one point beyond which all entries share the fields of whole images
+_ENTRIES = 1 << 25  # entries of all covariance matrices together
 _FREE = 1_000_000  # numbers of labels that only this file uses
 
 
@@ -52,20 +55,54 @@ class Sampler:
     def __init__(self, query: Any, factors: Sequence[Factor]) -> None:
         self.query = query
         self.note = Note()
-        occurrences: dict[tuple[Node, tuple[AnyLabel | None, ...]], None] = {}
-        for node, labels in factors:
-            _walk(node, labels, occurrences)
-        self.mixed: dict[Node, set[int]] = {}
-        for node, labels in occurrences:
-            self.mixed.setdefault(node, set()).update(k for k, label in enumerate(labels) if label is None)
-        self.variables = list(dict.fromkeys((node, self._passive(node, labels)) for node, labels in occurrences))
-        self.blocks = {v: self._block(v[0], 500 * k) for k, v in enumerate(self.variables)}
-        self.sizes = [int(np.prod([label.size for label in self.blocks[v]], dtype=int)) for v in self.variables]
-        self.size = sum(self.sizes)
+        self.whole = False
+        self._collect(factors)
+        outer = prod(label.size for label in union(labels for _, labels in factors) if label.kind == "site")
+        if outer * self.size > _SINGLE or outer * self.size**2 > _ENTRIES:
+            self.whole = True
+            self._collect(factors)
         if self.size > _LARGEST_BLOCK:
             raise Unsound(f"an expression couples {self.size} entries of Gaussian fields; at most {_LARGEST_BLOCK} can be sampled "
-                          "jointly. Use a smaller input, or put a weighted layer in between.")
-        self._join([la for _, labels in factors for la in labels])
+                          "jointly. Use a smaller input or batch, or put a weighted layer in between.")
+        self._join()
+
+    def _collect(self, factors: Sequence[Factor]) -> None:
+        """Find the variables: one by one entry of the sites, or (``whole``) all sites of the primitive fields at once."""
+        occurrences: dict[tuple[Node, tuple[AnyLabel | None, ...]], None] = {}
+        for node, labels in factors:
+            self._walk(node, labels, occurrences)
+        self.mixed: dict[Node, set[int]] = {}
+        for node, labels in occurrences:
+            self.mixed.setdefault(node, set()).update(
+                k for k, label in enumerate(labels) if label is None or (self.whole and node.dims[k].kind == "site"))
+        self.variables = list(dict.fromkeys((node, self._passive(node, labels)) for node, labels in occurrences))
+        self.blocks = {v: self._block(v[0], 500 * k) for k, v in enumerate(self.variables)}
+        self.sizes = [prod(label.size for label in self.blocks[v]) for v in self.variables]
+        self.size = sum(self.sizes)
+
+    def _variable(self, node: Node) -> bool:
+        return node.gaussian and isinstance(node, Sum | Leaf) if self.whole else is_variable(node)
+
+    def _walk(self, node: Node, labels: tuple[AnyLabel | None, ...],
+              found: dict[tuple[Node, tuple[AnyLabel | None, ...]], None]) -> None:
+        """Gaussian fields behind ``node``; the label ``None`` stands for an index that ranges over the whole dim."""
+        if isinstance(node, Const):
+            return
+        if self._variable(node):
+            found[node, labels] = None
+        elif isinstance(node, Add | Mul | Map):
+            for child, index in node.children:
+                self._walk(child, tuple(labels[j] for j in index), found)
+        elif isinstance(node, Sum):
+            every = (*labels, *[None] * len(node.summed))
+            self._walk(node.child[0], tuple(every[i] for i in node.child[1]), found)
+        elif isinstance(node, Take):
+            child, index = node.child
+            self._walk(child, tuple(None if j == node.axis else labels[index[j]] for j in range(len(index))), found)
+        else:
+            assert isinstance(node, Concat)
+            for part, index in node.parts:
+                self._walk(part, tuple(None if j == node.axis else labels[j] for j in index), found)
 
     def _passive(self, node: Node, labels: Sequence[AnyLabel | None]) -> tuple[AnyLabel | None, ...]:
         return tuple(None if k in self.mixed[node] else label for k, label in enumerate(labels))
@@ -78,7 +115,7 @@ class Sampler:
         free = iter(block)
         return variable[0], tuple(next(free) if label is None else label for label in variable[1])
 
-    def _join(self, outer: Sequence[AnyLabel]) -> None:
+    def _join(self) -> None:
         """Covariance ``[*layout, size, size]`` and mean ``[*layout, size]`` of all variables."""
         second = {v: tuple(Label(label.number + _FREE, label.kind, label.size) for label in self.blocks[v]) for v in self.variables}
         cov, mean = {}, {}
@@ -87,7 +124,7 @@ class Sampler:
             for j, w in enumerate(self.variables[: i + 1]):
                 cov[i, j] = self.query.covariance(self._labelled(v, self.blocks[v]), self._labelled(w, second[w]))
         known = [n for n in (*cov.values(), *mean.values()) if n is not None]
-        self.note = Note.of({id(n): n.note for n in known}.values())
+        self.note = Note.largest(n.note for n in known)
         block = {label for v in self.variables for label in (*self.blocks[v], *second[v])}
         self.layout = tuple(label for label in union(n.labels for n in known) if label not in block)
         xp = namespace(*(n.plain() for n in known))
@@ -155,7 +192,7 @@ class Sampler:
     def _value(self, node: Node, labels: tuple[AnyLabel, ...], values: dict[Any, Named], memo: dict) -> Named:
         if isinstance(node, Const):
             return Named(labels, node.array)
-        if is_variable(node):
+        if self._variable(node):
             variable = (node, self._passive(node, labels))
             names = dict(zip(self.blocks[variable], [labels[k] for k in sorted(self.mixed[node])], strict=True))
             found = values[variable]
@@ -186,27 +223,6 @@ class Sampler:
         used = [b.number for la in labels for b in bases(la) if b.number >= 3 * _FREE]
         start = max(used, default=3 * _FREE) + 1
         return [Label(start + k, "site", n) for k, n in enumerate(sizes)]
-
-
-def _walk(node: Node, labels: tuple[AnyLabel | None, ...], found: dict[tuple[Node, tuple[AnyLabel | None, ...]], None]) -> None:
-    """Gaussian fields behind ``node``; the label ``None`` stands for an index that ranges over the whole dim."""
-    if isinstance(node, Const):
-        return
-    if is_variable(node):
-        found[node, labels] = None
-    elif isinstance(node, Add | Mul | Map):
-        for child, index in node.children:
-            _walk(child, tuple(labels[j] for j in index), found)
-    elif isinstance(node, Sum):
-        every = (*labels, *[None] * len(node.summed))
-        _walk(node.child[0], tuple(every[i] for i in node.child[1]), found)
-    elif isinstance(node, Take):
-        child, index = node.child
-        _walk(child, tuple(None if j == node.axis else labels[index[j]] for j in range(len(index))), found)
-    else:
-        assert isinstance(node, Concat)
-        for part, index in node.parts:
-            _walk(part, tuple(None if j == node.axis else labels[j] for j in index), found)
 
 
 def _combined(node: Add | Mul | Map, args: list[Named]) -> Named:

@@ -133,7 +133,7 @@ def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> t
     summed = [j for j in index if j >= count]
     if tails.loose is not None and wide >= _NARROW:  # a true average where the sums of few terms vary along a summed channel
         averaged = any(j in tails.loose for j in summed)
-        tails = Tails(tails.excess if averaged else max(tails.excess, tails.latent))
+        tails = Tails(0.0 if averaged else tails.latent)
     tails = tails.kept(range(count))
     if not wide:
         return tails, node.gaussian
@@ -142,8 +142,8 @@ def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> t
     draws = [c for c in factors if parameter_only(c[0])]
     fields = [c for c in factors if not parameter_only(c[0])]
     if fields:
-        if wide >= _NARROW or not draws:
-            return tails, True
+        if wide >= _NARROW or not draws:  # Gaussian, whatever its inputs; what they lacked is in the error of its covariance
+            return tails if tails.loose is not None else Tails(0.0 if node.tails.loose is None else tails.excess), True
         loose = frozenset(index[j] for _, where in fields for j in where if index[j] < count)
         terms = prod(node.dims[index.index(j)].size for j in summed)
         return Tails(tails.excess, loose, max(tails.latent, 15.0 / terms)), False  # 3 (E f^4 / (E f^2)^2 - 1) for rectified inputs
