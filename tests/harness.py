@@ -24,7 +24,7 @@ POWER = 0.99
 ROUNDING = 64 * float(np.finfo(np.float32).eps)  # relative, of one float32 forward pass through a few layers
 GROUP = 32  # seeds averaged into one observation, so that observations are close to normal
 CHUNK = 64  # observations per compiled call
-LIMIT = 200  # chunks
+LIMIT = 300  # chunks
 
 
 class Disagreement(AssertionError):
@@ -158,16 +158,16 @@ def measure(net: sp.Network, *x: Any, chunks: Any = (0,)) -> tuple[Sample, Sampl
     return sample(np.concatenate([g for g, _ in found])), sample(np.concatenate([m for _, m in found]))
 
 
-def chunks_needed(pilot: Sequence[Sample], scale: Sequence[Any], detects: float, false_alarm: float = 1e-6) -> int:
+def chunks_needed(pilot: Sequence[Sample], scale: Sequence[Any], detects: float, limit: int = LIMIT, false_alarm: float = 1e-6) -> int:
     """Chunks of seeds for which fresh samples detect ``detects``, judged by pilots of one chunk; with a fifth to spare."""
     most = 1.0
     for one, unit in zip(pilot, scale, strict=True):
         live = np.broadcast_to(unit, one.mean.shape) > 0
         noise = np.max(one.stderr[live] / np.broadcast_to(unit, one.mean.shape)[live], initial=0.0)
         reach = stats.t.isf(false_alarm / one.mean.size / 2, CHUNK - 1) - stats.t.isf(POWER, CHUNK - 1)
-        most = max(most, 1.2 * (reach * noise / (detects - 2 * ROUNDING)) ** 2)
-    if most > LIMIT:
-        raise Inconclusive(f"{most:.0f} chunks of {CHUNK * GROUP} seeds would be needed; the limit is {LIMIT}")
+        most = max(most, 1.2 * (reach * noise / max(detects - 2 * ROUNDING, 1e-9)) ** 2)
+    if most > limit:
+        raise Inconclusive(f"{most:.0f} chunks of {CHUNK * GROUP} seeds would be needed; the limit is {limit}")
     return int(np.ceil(most))
 
 
@@ -185,7 +185,7 @@ def check(net: sp.Network, *x: Any, detects: float = 0.02) -> Agreement:
     return agree(gram, grams, scale=unit, detects=detects)
 
 
-def check_limit(build: Callable[[int], sp.Network], width: int, *x: Any, detects: float = 0.02) -> Agreement:
+def check_limit(build: Callable[[int], sp.Network], width: int, *x: Any, detects: float = 0.02, limit: int = LIMIT) -> Agreement:
     """The same for a model whose moments approach their limit as 1/width: Richardson's extrapolation from two widths.
 
     With moments ``k + a/n + b/n^2`` the estimate ``2 wide - narrow`` from widths n and 2n has no bias of order 1/n, and
@@ -195,12 +195,16 @@ def check_limit(build: Callable[[int], sp.Network], width: int, *x: Any, detects
     nets = [build(width), build(2 * width)]
     gram = predict(nets[0], *x)
     unit = scales(gram)
-    # the estimate's standard error is that of one sample times sqrt(5) at most
-    count = chunks_needed([measure(n, *x)[0] for n in nets], (unit, unit), detects / 5**0.5 * 1.1)
+
+    def second_order(narrow: Sample, wide: Sample) -> np.ndarray:
+        return (2 * (narrow.mean - wide.mean) / np.where(unit > 0, unit, 1.0)) ** 2 + (5 / width) ** 2
+
+    pilots = [measure(n, *x)[0] for n in nets]
+    noise = (detects - 1.2 * float(np.max(second_order(*pilots)[unit > 0], initial=0.0))) / 5**0.5  # s.e. of 2 wide - narrow
+    count = chunks_needed(pilots, (unit, unit), noise, limit)
     narrow, wide = (measure(n, *x, chunks=range(1, 1 + count))[0] for n in nets)
-    allowance = (2 * (narrow.mean - wide.mean) / np.where(unit > 0, unit, 1.0)) ** 2 + (5 / width) ** 2
-    limit = Sample(2 * wide.mean - narrow.mean, np.sqrt(4 * wide.stderr**2 + narrow.stderr**2), narrow.dof)
-    return agree(gram, limit, scale=unit, detects=detects, allowance=allowance)
+    limits = Sample(2 * wide.mean - narrow.mean, np.sqrt(4 * wide.stderr**2 + narrow.stderr**2), narrow.dof)
+    return agree(gram, limits, scale=unit, detects=detects, allowance=second_order(narrow, wide))
 
 
 def scales(gram: np.ndarray) -> np.ndarray:
