@@ -33,11 +33,13 @@ SCALED = ("Tanh MLP", "Weight-normalized MLP", "Pure-function MLP", "FiLM-condit
 
 def cases():
     """Every architecture with its marks."""
+    made = []
     for name in ZOO:
         marks = [pytest.mark.slow] if name in SLOW else []
         if name in UNPREDICTED:
             marks.append(pytest.mark.xfail(raises=(sp.SigpropError, MemoryError), strict=True, reason=UNPREDICTED[name]))
-        yield pytest.param(name, marks=marks)
+        made.append(pytest.param(name, marks=marks))
+    return made
 
 
 def excess(predicted, measured, channels, seeds):
