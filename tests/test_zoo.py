@@ -99,6 +99,8 @@ def refusal(net, x, rules):
         interpret(context, net.graph(*x), [*values, *(known(a) for a in x)])
     except sp.SigpropError as error:
         return str(error)
+    except MemoryError:
+        return "out of memory"
     return ""
 
 
