@@ -28,7 +28,7 @@ UNPREDICTED = {  # refusals of the present engine; strict, so that a model that 
     "MLP-Mixer": "token mixing weights are shared by all channels, whose mean is random even at infinite width",
     "U-Net": "group normalization, then concatenation along channels",
 }
-SCALED = ("Tanh MLP", "Weight-normalized MLP", "Pure-function MLP", "FiLM-conditioned net")
+SCALED = ("Tanh MLP", "Weight-normalized MLP", "Pure-function MLP")
 
 
 def cases():
