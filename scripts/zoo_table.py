@@ -55,6 +55,8 @@ def predicted(net, x):
         found = sp.propagate(net, *x)
     except sp.SigpropError as error:
         return {"refused": str(error).split(":")[0].split(". ")[0]}
+    except MemoryError:
+        return {"refused": "out of memory"}
     return {"nodes": found.node.values.tolist(), "second_moment": found.second_moment.values.tolist(),
             "approximate": ["approximation" in str(m) for m in found.method.values]}
 

@@ -22,8 +22,24 @@ FALSE_ALARM = 1e-6
 ALLOWANCE = 4
 GROUP = 4
 SLOW = {"ConvNeXt", "MobileNet", "ResNet", "DenseNet", "U-Net", "MLP-Mixer"}
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ZOO]
-SCALED = ("Tanh MLP", "Weight-normalized MLP", "Pure-function MLP", "FiLM-conditioned net")
+UNPREDICTED = {  # refusals of the present engine; strict, so that a model that starts to work has to leave this table
+    "ConvNeXt": "the mean over positions of a residual trunk, then over its channels",
+    "MLP language model": "a running mean of a residual trunk, then the mean over its channels",
+    "MLP-Mixer": "token mixing weights are shared by all channels, whose mean is random even at infinite width",
+    "U-Net": "group normalization, then concatenation along channels",
+}
+SCALED = ("Tanh MLP", "Weight-normalized MLP", "Pure-function MLP")
+
+
+def cases():
+    """Every architecture with its marks."""
+    made = []
+    for name in ZOO:
+        marks = [pytest.mark.slow] if name in SLOW else []
+        if name in UNPREDICTED:
+            marks.append(pytest.mark.xfail(raises=(sp.SigpropError, MemoryError), strict=True, reason=UNPREDICTED[name]))
+        made.append(pytest.param(name, marks=marks))
+    return made
 
 
 def excess(predicted, measured, channels, seeds):
@@ -37,7 +53,7 @@ def excess(predicted, measured, channels, seeds):
     return worst.max(), str(predicted.node.values[worst.argmax()])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", cases())
 def test_prediction_agrees_with_measurement(name, width=64, seeds=64):
     architecture = ZOO[name]
     net, x = architecture.network(width), architecture.inputs()
@@ -83,6 +99,8 @@ def refusal(net, x, rules):
         interpret(context, net.graph(*x), [*values, *(known(a) for a in x)])
     except sp.SigpropError as error:
         return str(error)
+    except MemoryError:
+        return "out of memory"
     return ""
 
 
