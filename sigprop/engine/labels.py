@@ -52,6 +52,16 @@ class Derived:
 AnyLabel = Label | Derived
 
 
+def derived(table: Any, labels: Sequence[AnyLabel], size: int) -> Derived:
+    """The index ``table[labels]``, where the labels may be derived themselves."""
+    if all(isinstance(label, Label) for label in labels):
+        return Derived(table, tuple(labels), size)  # type: ignore[arg-type]
+    out = union(bases(label) for label in labels)
+    places = [aligned(Named(bases(la), la.table if isinstance(la, Derived) else np.arange(la.size)), out) for la in labels]
+    xp = namespace(table, *places)
+    return Derived(xp.asarray(table)[tuple(places)], out, size)  # type: ignore[arg-type]
+
+
 class Named(NamedTuple):
     """``array * 2**exponent``, whose axis ``i`` is indexed by ``labels[i]``; ``note`` holds its relative error and its method."""
 

@@ -26,6 +26,7 @@ from sigprop.engine.labels import (
     aligned,
     bases,
     contract,
+    derived,
     is_nothing,
     normalised,
     resolve,
@@ -155,6 +156,11 @@ class Query:
     def _products(self, factors: list[Factor]) -> Products:
         if parity.product([node.parity for node, _ in factors]).odd:
             return []
+        fixed = [(n, labels) for n, labels in factors if isinstance(n, Const)]
+        if fixed:  # off first, so that what remains is a question asked before
+            rest = [f for f in factors if not isinstance(f[0], Const)]
+            own = [Named(labels, n.array, note=n.note) for n, labels in fixed if isinstance(n, Const)]
+            return [[*own, *p] for p in ([[self.moment(rest)]] if len(rest) > 1 else self._products(rest))] if rest else [own]
         for i, (node, labels) in enumerate(factors):
             rest = factors[:i] + factors[i + 1:]
             reduced = self._reduce(node, labels, rest)
@@ -170,14 +176,11 @@ class Query:
         if not isinstance(node, Take):
             return node, labels
         child, index = node.child
-        derived = Derived(node.table, tuple(labels[p] for p in node.position), child.dims[node.axis].size)  # type: ignore[arg-type]
-        return child, tuple(derived if j == node.axis else labels[index[j]] for j in range(len(index)))
+        taken = derived(node.table, [labels[p] for p in node.position], child.dims[node.axis].size)
+        return child, tuple(taken if j == node.axis else labels[index[j]] for j in range(len(index)))
 
     def _reduce(self, node: Node, labels: tuple[AnyLabel, ...], rest: list[Factor]) -> Products | None:
         """Take one linear operation off a factor, if it has one on top."""
-        if isinstance(node, Const):
-            own = Named(labels, node.array, note=node.note)
-            return [[own, *p] for p in self._products(rest)] if rest else [[own]]
         if isinstance(node, Concat):
             return self._split(node, labels, rest)
         if isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1 or _polynomial(node) and self._pure(rest)):

@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.arrays import namespace
 from sigprop.engine.draws import probability
 from sigprop.engine.elementwise import is_variable
-from sigprop.engine.labels import AnyLabel, Derived, Label, Named, add, aligned, bases, contract, resolve, stack, union
+from sigprop.engine.labels import AnyLabel, Label, Named, add, aligned, bases, contract, derived, resolve, stack, union
 from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
@@ -188,8 +188,8 @@ class Sampler:
             child, index = node.child
             (fresh,) = self._fresh(labels, [child.dims[node.axis].size])
             inner = self._evaluate(child, tuple(fresh if j == node.axis else labels[index[j]] for j in range(len(index))), values, memo)
-            derived = Derived(node.table, tuple(labels[p] for p in node.position), fresh.size)  # type: ignore[arg-type]
-            return inner._replace(labels=tuple(derived if la == fresh else la for la in inner.labels))
+            taken = derived(node.table, [labels[p] for p in node.position], fresh.size)
+            return inner._replace(labels=tuple(taken if la == fresh else la for la in inner.labels))
         assert isinstance(node, Concat)
         pieces = []
         for (part, index), size in zip(node.parts, node.sizes, strict=True):

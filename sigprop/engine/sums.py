@@ -67,8 +67,8 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
 
 
 def _whole(node: Node) -> bool:
-    """A Gaussian field without a deterministic part is summed as one field."""
-    return node.gaussian and not any(isinstance(n, Const) for n, _ in node.children)  # type: ignore[attr-defined]
+    """A centred Gaussian field is summed as one field."""
+    return node.gaussian and node.parity.odd
 
 
 def _spread(node: Node, dims: Sequence[Dim]) -> Occurrence:
@@ -197,7 +197,7 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
         return None
     factors = [(n, tuple(index[j] for j in i)) for n, i in node.children]
     for k, (factor, _) in enumerate(factors):
-        if isinstance(factor, Add) and any(isinstance(n, Const) for n, _ in factor.children):
+        if isinstance(factor, Add) and not factor.parity.odd:
             every = (*dims, *summed)
             total = pool.distributed(factors[:k] + factors[k + 1:], factors[k], every)
             return build_sum(pool, _spread(total, every), summed, dims)
