@@ -219,11 +219,34 @@ class Pool:
             return self.concat(parts, node.sizes, index[node.axis], dims)
         if isinstance(node, Concat):
             return self._take_concat(node, index, axis, np.asarray(table), position, dims)
+        if isinstance(node, Take) and axis in node.position and concrete(node.table) and concrete(table):
+            joined = self._retaken(node, index, axis, table, position, dims)
+            if joined is not None:
+                return joined
         key = (node.id, index, axis, same_array(table), position)
         self.alive.append(table)
         return self._intern(Take, key, dims, parity=_taken(node.parity, index, axis, table, position), gaussian=node.gaussian,
                             tails=_indexed(node.tails, index, axis, position), child=(node, tuple(index)), axis=axis, table=table,
                             position=position)
+
+    def _retaken(self, node: Take, index: Sequence[int], axis: int, table: Any, position: tuple[int, ...],
+                 dims: Sequence[Dim]) -> Node | None:
+        """Indexing of what was indexed, as one look-up; none at all where it undoes the first."""
+        child, inner = node.child
+        if any(j == axis for k, j in enumerate(inner) if k != node.axis):
+            return None  # the dim is also that of another axis of the child
+        places = [(k, index[p]) for k, p in enumerate(node.position) if p != axis]
+        out = sorted({p for _, p in places} | set(position))
+        grids: list[Any] = [None] * len(node.position)
+        for k, p in places:
+            grids[k] = np.arange(node.table.shape[k]).reshape([-1 if d == p else 1 for d in out])
+        grids[node.position.index(axis)] = np.transpose(table, np.argsort(position)).reshape(
+            [dims[d].size if d in position else 1 for d in out])
+        combined = np.asarray(node.table)[tuple(grids)]
+        where = tuple(index[j] if j >= 0 else -1 for j in inner)
+        if combined.ndim == 1 and np.array_equal(combined, np.arange(child.dims[node.axis].size)):
+            return self._lift((child, tuple(out[0] if k == node.axis else w for k, w in enumerate(where))), dims)
+        return self.take((child, where), node.axis, combined, out, dims)
 
     def _take_in(self, sub: Node, where: tuple[int, ...], index: Sequence[int], axis: int, table: Any,
                  position: Sequence[int], dims: Sequence[Dim]) -> Occurrence:
@@ -357,7 +380,9 @@ class Pool:
     def _drop_small(self, children: Sequence[Occurrence]) -> list[Occurrence]:
         """Drop channel averages of zero-mean fields beside terms of order one: they vanish as 1/sqrt(width)."""
         large = [c for c in children if not self.small(c[0])]
-        return large if large else list(children)
+        fields = [n for n, _ in large if not isinstance(n, Const)]
+        parameters = bool(fields) and all(map(parameter_only, fields))  # whose means count: the same weights are summed later
+        return large if large and not parameters else list(children)
 
     def small(self, node: Node, scale: float = 1.0) -> bool:
         """Whether ``scale`` times the node is a mean over channels of a zero-mean field, or a product with one."""
@@ -370,6 +395,8 @@ class Pool:
             return all(self.small(n, scale) for n, _ in node.children)
         if isinstance(node, Take):
             return self.small(node.child[0], scale)
-        if not isinstance(node, Sum) or not node.unweighted or parameter_only(node.child[0]):
+        if isinstance(node, Sum) and not any(node.iid):
+            return self.small(node.child[0], scale)
+        if not isinstance(node, Sum) or not node.unweighted:
             return False
         return scale * float(np.prod([d.size for d in node.summed], dtype=float)) <= 1.5

@@ -25,7 +25,10 @@ _LARGEST = 1 << 26  # entries of one delta between two indices
 
 
 class Label(NamedTuple):
-    """A plain index: ``number`` tells labels of one query apart."""
+    """A plain index: ``number`` tells labels of one query apart.
+
+    ``kind`` is that of the dim, or ``"apart"``: two such labels stand for channels that never coincide.
+    """
 
     number: int
     kind: str
@@ -39,7 +42,8 @@ class Derived:
 
     def __init__(self, table: Any, bases: tuple[Label, ...], size: int) -> None:
         self.table, self.bases, self.size = table, bases, size
-        self.kind = "chan" if bases and all(b.kind == "chan" for b in bases) else "site"
+        kinds = {b.kind for b in bases}
+        self.kind = "apart" if "apart" in kinds else "chan" if kinds == {"chan"} else "site"
         self.key = (same_array(table), bases, size)
 
     def __eq__(self, other: object) -> bool:
@@ -214,6 +218,8 @@ def unit(labels: Sequence[AnyLabel], others: Sequence[AnyLabel]) -> Named | None
     for a, b in zip(labels, others, strict=True):
         if a == b:
             continue
+        if "apart" in (a.kind, b.kind):
+            return None
         out = union([bases(a), bases(b)])
         if prod(label.size for label in out) > _LARGEST:
             raise Unsound(f"the same weights meet at different indices of axes of {a.size} and {b.size}: too many pairs")

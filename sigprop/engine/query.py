@@ -131,11 +131,11 @@ class Query:
 
     def _canonical(self, factors: Sequence[Factor]) -> tuple[Any, dict, list[Factor]]:
         forward: dict[AnyLabel, Label] = {}
-        self._check_overlap(factors)
+        parts = self._parts(factors)
         for _, labels in factors:
             for label in labels:
                 if label not in forward:
-                    forward[label] = Label(len(forward), label.kind, label.size)
+                    forward[label] = Label(len(forward), "apart" if label in parts else label.kind, label.size)
         delta = len(factors) == 2 and isinstance(factors[0][0], Leaf) and factors[0][0] is factors[1][0]
         if delta:  # keep indices: comparing them beats a full identity matrix
             same = {label: label for label in forward}
@@ -144,12 +144,17 @@ class Query:
         plain = [(n, tuple(forward[label] for label in labels)) for n, labels in factors]
         return tuple((n.id, labels) for n, labels in plain), {v: k for k, v in forward.items()}, plain
 
-    def _check_overlap(self, factors: Sequence[Factor]) -> None:
+    def _parts(self, factors: Sequence[Factor]) -> set[AnyLabel]:
+        """Slices of one channel axis at the same index: channels that never coincide."""
         found = [la for _, labels in factors for la in labels if isinstance(la, Derived) and la.kind == "chan"]
+        parts: set[AnyLabel] = set()
         for a, b in itertools.combinations(dict.fromkeys(found), 2):
-            if a.size == b.size and a.bases == b.bases and np.intersect1d(a.table, b.table).size:
-                raise Unsound("two overlapping but different slices of one channel axis are combined: channels are not "
-                              "independent then. Slice disjoint or equal ranges.")
+            if a.size == b.size and a.bases == b.bases:
+                if np.intersect1d(a.table, b.table).size:
+                    raise Unsound("two overlapping but different slices of one channel axis are combined: channels are not "
+                                  "independent then. Slice disjoint or equal ranges.")
+                parts |= {a, b}
+        return parts
 
     # the recursion
 

@@ -81,7 +81,8 @@ class Sampler:
         self.size = sum(self.sizes)
 
     def _variable(self, node: Node) -> bool:
-        return node.gaussian and isinstance(node, Sum | Leaf) if self.whole else is_variable(node)
+        """Where sampling starts."""
+        return primitive(node) if self.whole else is_variable(node)
 
     def _passive(self, node: Node, labels: Sequence[AnyLabel | None]) -> tuple[AnyLabel | None, ...]:
         return tuple(None if k in self.mixed[node] else label for k, label in enumerate(labels))
@@ -204,6 +205,12 @@ class Sampler:
         return [Label(start + k, "site", n) for k, n in enumerate(sizes)]
 
 
+def primitive(node: Node) -> bool:
+    """A Gaussian field that is no combination of others; indexing of channels gives another field."""
+    channels = isinstance(node, Take) and all(node.dims[p].kind == "chan" for p in node.position)
+    return node.gaussian and (isinstance(node, Sum | Leaf) or channels)
+
+
 Occurrences = dict[tuple[Node, tuple[AnyLabel | None, ...]], None]
 
 
@@ -243,7 +250,7 @@ def shares(node: Node, channels: Sequence[int]) -> bool:
     """Whether some Gaussian field or draw behind ``node`` does not vary along its dims ``channels``."""
     labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
     found: Occurrences = {}
-    _walk(node, labels, is_variable, found)
+    _walk(node, labels, primitive, found)
     return any(not any(isinstance(la, Label) and la.number in channels for la in own) for _, own in found)
 
 

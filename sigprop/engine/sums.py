@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sigprop.arrays import concrete
-from sigprop.engine.labels import Derived, Label, add, multiply
+from sigprop.engine.labels import Label, add, multiply
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
 from sigprop.engine.sampling import shares
 from sigprop.errors import Unsound
@@ -23,8 +23,8 @@ from sigprop.types import Note
 if TYPE_CHECKING:
     from sigprop.engine.build import Pool
 
-_NARROW = 16  # channels below which neither the law of large numbers nor the central limit theorem is applied
-_NEARLY = 0.15  # excess kurtosis up to which a sum of few draws counts as Gaussian; it is passed on as an error
+_NARROW = 8  # channels below which neither the law of large numbers nor the central limit theorem is applied
+_NEARLY = 0.25  # excess kurtosis up to which a sum of few draws counts as Gaussian; it is passed on as an error
 _SHARED = 0.5  # relative fluctuation of a channel mean beyond which the law of large numbers says nothing
 
 
@@ -119,11 +119,18 @@ def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tu
     wide = prod(summed[k].size for k in chan if iid[k])
     tails, gaussian = _central_limit(node, index, count, wide if any(iid) else 0)
     iid = iid if gaussian and any(iid) else (False,) * len(summed)
-    factors = [c for c, _ in node.children if not isinstance(c, Const)] if isinstance(node, Mul) else [node]
-    unweighted = any(iid) and len(factors) == 1 and not parameter_only(factors[0]) and bool(chan)
+    unweighted = any(iid) and bool(chan) and not _weighted(node, positions)
     key = (node.id, index, summed)
     return pool._intern(Sum, key, dims, parity=node.parity.moved(index).kept(range(count)), gaussian=gaussian, tails=tails,
                         child=child, summed=summed, iid=iid, unweighted=unweighted)
+
+
+def _weighted(node: Node, positions: Sequence[int]) -> bool:
+    """Whether the terms of a sum are products: of random factors, or of draws and data."""
+    if not isinstance(node, Mul):
+        return False
+    data = any(isinstance(c, Const) and set(i) & set(positions) for c, i in node.children)
+    return data or len([c for c, _ in node.children if not isinstance(c, Const)]) > 1
 
 
 def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> tuple[Tails, bool]:
@@ -191,6 +198,8 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
     node, index = child
     if isinstance(node, Sum):
         return _exchanged(pool, node, index, summed, dims)
+    if isinstance(node, Take) and all(index[p] < len(dims) for p in node.position):
+        return _beneath(pool, node, index, summed, dims)
     if isinstance(node, Add):
         return pool.add([_spread(build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims), dims) for n, i in node.children], dims)
     if not isinstance(node, Mul):
@@ -207,9 +216,9 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
 def _exchanged(pool: Pool, node: Sum, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
     """``sum_c sum_t w_t h_tc`` is ``sum_t w_t sum_c h_tc``: weights shared by all channels stay outside their mean."""
     inner, where = node.child
-    if not isinstance(inner, Mul) or not any(
-            isinstance(c, Leaf) or parameter_only(c) and not any(where[j] < len(node.dims) and index[where[j]] >= len(dims) for j in i)
-            for c, i in inner.children):
+    beyond = {w for w in where if w < len(node.dims) and index[w] >= len(dims)}
+    common = isinstance(inner, Mul) and any(parameter_only(c) and not any(where[j] in beyond for j in i) for c, i in inner.children)
+    if any(node.iid) and not common:
         return None
     count = len(dims)
     place = {k: index[k] for k in range(len(node.dims))}
@@ -218,6 +227,19 @@ def _exchanged(pool: Pool, node: Sum, index: Sequence[int], summed: tuple[Dim, .
     middle = (*dims, *node.summed)
     body = build_sum(pool, (inner, moved), summed, middle)
     return build_sum(pool, _spread(body, middle), node.summed, dims)
+
+
+def _beneath(pool: Pool, node: Take, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    """Sum before indexing another dim."""
+    child, inner = node.child
+    kept = [j for j in range(len(inner)) if j == node.axis or index[inner[j]] < len(dims)]
+    place = tuple(kept.index(j) if j in kept else len(kept) + index[inner[j]] - len(dims) for j in range(len(inner)))
+    local = tuple(child.dims[j] for j in kept)
+    body = build_sum(pool, (child, place), summed, local)
+    if len(body.dims) < len(local):
+        return body
+    where = tuple(-1 if j == node.axis else index[inner[j]] for j in kept)
+    return pool.take((body, where), kept.index(node.axis), node.table, [index[p] for p in node.position], dims)
 
 
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
@@ -241,14 +263,15 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     channels = {i for i, d in zip(index, node.dims, strict=True) if i >= len(dims) and d.kind == "chan"}
     terms = _terms(node, index, len(dims), channels)
     size = prod(la.size for la in labels if la.number in channels)
-    sides = [tuple(Derived(np.array(k), (), la.size) if la.number in channels else la for la in labels) for k in (0, 1)]
+    start = len(dims) + len(summed)
+    sides = [tuple(Label(la.number + k * start, "apart", la.size) if la.number in channels else la for la in labels) for k in (0, 1)]
     query = pool.query
-    mean = query.moment([(node, sides[0])])
+    mean = query.moment([(node, labels)])
     if not concrete(mean.array):
         return 0.0
     first = float(np.max(mean.plain() ** 2, initial=0.0))
     if first == 0 or terms < size or (mean.note.error > 1e-3 and not _square(node)):
-        second = float(np.max(query.moment([(node, sides[0]), (node, sides[0])]).plain(), initial=0.0))
+        second = float(np.max(query.moment([(node, labels), (node, labels)]).plain(), initial=0.0))
         if second > 0 and (first <= 1e-18 * second or first * terms < second):
             raise Unsound(
                 "a sum over channels whose mean is lost in its fluctuations although no sign symmetry of the weights says that it is "

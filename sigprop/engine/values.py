@@ -106,6 +106,36 @@ def split(pool: Pool, value: Field, ref: int, sizes: Sequence[int]) -> Field:
     return Field(node, tuple(axes))
 
 
+def merge(pool: Pool, value: Field, axis: int) -> Field:
+    """Make the factors of ``axis`` one: the inverse of :func:`split`."""
+    factors = value.axes[axis]
+    if len(factors) < 2:
+        return value
+    if all(f.ref is None for f in factors):
+        return Field(value.node, (*value.axes[:axis], (Factor(prod(f.size for f in factors), None),), *value.axes[axis + 1:]))
+    total, node = prod(f.size for f in factors), value.node
+    refs = [f.ref for f in factors if f.ref is not None]
+    kind = "chan" if all(node.dims[r].kind == "chan" for r in refs) and None not in [f.ref for f in factors] else "site"
+    old: list[int] = list(range(len(node.dims)))  # dims of the first node, where they are still there; the last dim is the merged one
+    stride = total
+    for f in factors:
+        stride //= f.size
+        if f.ref is None:
+            continue
+        table = np.arange(total) // stride % f.size
+        place = old.index(f.ref)
+        rest = [d for d in old if d not in (f.ref, -1)]
+        where = tuple(len(rest) if d == -1 else -1 if d == f.ref else rest.index(d) for d in old)
+        dims = [*(value.node.dims[d] for d in rest), Dim(kind, total)]
+        node = pool.take((node, where), place, table, [len(rest)], dims)
+        old = [*rest, -1]
+        if len(node.dims) != len(dims):
+            raise MissingRule("a merged axis does not vary")
+    moved = tuple(tuple(Factor(f.size, None if f.ref is None else old.index(f.ref)) for f in a) if k != axis
+                  else (Factor(total, len(old) - 1),) for k, a in enumerate(value.axes))
+    return Field(node, moved)
+
+
 def refine(pool: Pool, value: Value, axis: int, sizes: Sequence[int]) -> Value:
     """Factor ``axis`` exactly into ``sizes``, which must refine the present factors."""
     if not isinstance(value, Field):

@@ -12,7 +12,7 @@ from sigprop.arrays import concrete, namespace
 from sigprop.engine.interpreter import Context
 from sigprop.engine.nodes import Dim
 from sigprop.engine.rules.elementwise import add, mul
-from sigprop.engine.values import Factor, Field, Known, Value, common_sizes, constant_occurrence, refine
+from sigprop.engine.values import Factor, Field, Known, Value, common_sizes, constant_occurrence, merge, refine
 from sigprop.errors import MissingRule
 from sigprop.tracing import Op
 from sigprop.types import Note
@@ -70,7 +70,8 @@ def take_axis(context: Context, value: Field, axis: int, table: Any, data: bool 
         kept = _outer_rows(context, value, axis, table)
         if kept is not None:
             return kept
-        raise MissingRule("indexing along an axis that was merged from several by a reshape: index before the reshape")
+        value = merge(context.pool, value, axis)
+        factors = value.axes[axis]
     ref = factors[0].ref if factors else None
     new = tuple((Factor(n, None),) if n > 1 else () for n in shape)
     if ref is None:
@@ -249,7 +250,7 @@ def _refined(context: Context, value: Value, axis: int, shared: list[list[int]])
     if not isinstance(value, Field):
         return value, None
     if len(value.axes[axis]) > 1:
-        raise MissingRule("concatenation along an axis that was merged from several by a reshape: concatenate before the reshape")
+        value = merge(context.pool, value, axis)
     for k, sizes in enumerate(shared):
         if k != axis and value.axes[k]:
             refined = refine(context.pool, value, k, sizes)
