@@ -72,6 +72,7 @@ class Pool:
         self.nodes: dict[Any, Node] = {}
         self.leaves: list[Leaf] = []
         self.sums: dict[Any, Node] = {}
+        self.affine: set[int] = set()  # sums with a deterministic term, however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
 
@@ -115,8 +116,11 @@ class Pool:
         children = sorted(children, key=lambda c: c[0].id)
         random = [c for c in children if not isinstance(c[0], Const)]
         key = tuple((c[0].id, c[1]) for c in children)
-        return self._intern(Add, key, dims, parity=parity.total(_seen(children)), gaussian=all(c[0].gaussian for c in random),
+        made = self._intern(Add, key, dims, parity=parity.total(_seen(children)), gaussian=all(c[0].gaussian for c in random),
                             tails=joint_tails(random), children=tuple(children))
+        if len(random) < len(children) or any(c[0].id in self.affine for c in random):
+            self.affine.add(made.id)
+        return made
 
     def mul(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
         flat: list[Occurrence] = []
@@ -140,7 +144,7 @@ class Pool:
             return self._lift(head[0], dims) if head else self.const(np.ones(()), ())
         if not head and len(random) == 1 and self._identity(random[0], dims):
             return random[0][0]
-        if head and len(random) == 1 and isinstance(random[0][0], Add) and any(isinstance(n, Const) for n, _ in random[0][0].children):
+        if head and len(random) == 1 and random[0][0].id in self.affine:
             return self.distributed(head, random[0], dims)
         key = tuple((c[0].id, c[1]) for c in head + random)
         return self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
