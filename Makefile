@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.sigprop-stamp
 
-.PHONY: setup report test test-all lint
+.PHONY: setup report test test-all lint bench table
 
 setup: $(STAMP)
 
@@ -22,4 +22,11 @@ test-all: setup
 
 lint: setup
 	$(BIN)/ruff check sigprop tests scripts
+	$(BIN)/pyright sigprop
 	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python scripts/bench/depth.py
+
+table: setup
+	$(BIN)/python scripts/zoo_table.py

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.dtypes import prng_key
 
 
 def concrete(array: Any) -> bool:
-    return not isinstance(array, jax.core.Tracer)
+    return not isinstance(array, Tracer)
 
 
 def namespace(*arrays: Any) -> Any:
@@ -24,14 +25,14 @@ def namespace(*arrays: Any) -> Any:
 
 def host(array: Any) -> Any:
     """A concrete array on the host, floats as float64; traced ones and typed keys as they are."""
-    if not concrete(array) or (hasattr(array, "dtype") and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)):
+    if not concrete(array) or is_key(array):
         return array
     array = np.asarray(array)
     return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def is_key(array: Any) -> bool:
-    return hasattr(array, "dtype") and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return hasattr(array, "dtype") and jnp.issubdtype(array.dtype, prng_key)
 
 
 def scaled(array: Any, exponent: Any) -> Any:

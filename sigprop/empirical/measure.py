@@ -87,7 +87,7 @@ def _streamed(step: Any, keys: Any, plain: bool) -> State:
         return jax.lax.scan(lambda state, key: (_update(state, _unscaled(step(key))), None), start, keys)[0]
     compiled = jax.jit(step)
     state: State = (0, *(jax.tree.map(lambda a: np.zeros(a.shape), shape) for _ in range(2)))
-    with Progress(transient=True, disable=None) as progress:
+    with Progress(transient=True) as progress:
         task = progress.add_task("measuring", total=len(keys))
         for key in keys:
             state = _update(state, _unscaled(compiled(key)))

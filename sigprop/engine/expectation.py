@@ -7,7 +7,7 @@ Independent groups of variables factorise. Within a group: one variable is a 1-D
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from sigprop.types import METHODS, Estimate, Note
 if TYPE_CHECKING:
     from sigprop.engine.query import Query
 
-Sources = dict[Atom, Sequence[Variable]]
+Sources = Mapping[Atom, Sequence[Variable]]
 Covariances = dict[tuple[Variable, Variable], Named | None]
 
 

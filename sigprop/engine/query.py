@@ -141,7 +141,7 @@ class Query:
             same = {label: label for label in forward}
             key = tuple((n.id, labels) for n, labels in factors)
             return key, same, list(factors)
-        plain = [(n, tuple(forward[label] for label in labels)) for n, labels in factors]
+        plain: list[Factor] = [(n, tuple(forward[label] for label in labels)) for n, labels in factors]
         return tuple((n.id, labels) for n, labels in plain), {v: k for k, v in forward.items()}, plain
 
     def _parts(self, factors: Sequence[Factor]) -> set[AnyLabel]:
@@ -293,6 +293,7 @@ class Query:
             return None if same is None else same._replace(array=same.array * p.variance)
         if isinstance(p, Leaf) or isinstance(q, Leaf):
             leaf, other = (p, q) if isinstance(p, Leaf) else (q, p)
+            assert isinstance(leaf, Leaf)
             known = parity.leaves(other.parity) >> leaf.number & 1
             return self._separate(a, b) if known and isinstance(other, Sum) else None
         if not (isinstance(p, Sum) and isinstance(q, Sum)):

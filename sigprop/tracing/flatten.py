@@ -69,7 +69,7 @@ class _Walker:
 
         def read(atom: Any) -> int:
             if isinstance(atom, Literal):
-                return self.constant(np.asarray(atom.val, atom.aval.dtype), atom.aval)
+                return self.constant(np.asarray(atom.val, getattr(atom.aval, "dtype", None)), atom.aval)
             return env[atom]
 
         for equation in jaxpr.eqns:

@@ -76,5 +76,5 @@ def on_host(op: Op, arrays: Sequence[Any]) -> list[Any]:
 
 
 def _narrow(array: Any) -> Any:
-    double = not is_key(array) and np.asarray(array).dtype == np.float64 and not jax.config.jax_enable_x64
+    double = not is_key(array) and np.asarray(array).dtype == np.float64 and not jax.config.read("jax_enable_x64")
     return np.asarray(array, np.float32) if double else array

@@ -61,8 +61,9 @@ def dot_general(context: Context, op: Op, left: Value, right: Value) -> Sequence
     return [product_sum(context, left, right, range(nb + nl + nr, nb + nl + nr + nc))]
 
 
-def taps(size: int, kernel: int, stride: int, low: int, high: int, lhs_dilation: int, rhs_dilation: int) -> np.ndarray:
+def taps(size: int, kernel: int, stride: int, padding: Sequence[int], lhs_dilation: int, rhs_dilation: int) -> np.ndarray:
     """Input position read by each (output position, tap); -1 where it reads padding or a hole of the dilated input."""
+    low, high = padding
     spread = (size - 1) * lhs_dilation + 1 if size else 0
     count = (spread + low + high - ((kernel - 1) * rhs_dilation + 1)) // stride + 1
     where = np.arange(count)[:, None] * stride + np.arange(kernel)[None, :] * rhs_dilation - low
@@ -80,7 +81,7 @@ def conv(context: Context, op: Op, image: Value, kernel: Value) -> Sequence[Valu
     w = permute(kernel, numbers.rhs_spec)  # out, in / groups, *taps
     sizes, widths = x.shape[2:], w.shape[2:]
     for k in range(spatial):  # each site axis becomes (position, tap)
-        table = taps(sizes[k], widths[k], p["window_strides"][k], *p["padding"][k], p["lhs_dilation"][k], p["rhs_dilation"][k])
+        table = taps(sizes[k], widths[k], p["window_strides"][k], p["padding"][k], p["lhs_dilation"][k], p["rhs_dilation"][k])
         x = window_axis(context, x, 2 + 2 * k, table)
     places = x.shape[2::2]
     x = _shape(context, x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
@@ -94,7 +95,7 @@ def conv(context: Context, op: Op, image: Value, kernel: Value) -> Sequence[Valu
     out = permute(out, [0, *range(3, 3 + spatial), 1, 2])
     out = _shape(context, out, (out.shape[0], *places, out.shape[-1] * out.shape[-2]))
     back = [0, 1 + spatial, *range(1, 1 + spatial)]  # to batch, channel, *sites
-    return [permute(permute(out, back), np.argsort(numbers.out_spec))]
+    return [permute(permute(out, back), [int(k) for k in np.argsort(numbers.out_spec)])]
 
 
 def _shape(context: Context, value: Value, shape: Sequence[int]) -> Value:
@@ -115,7 +116,7 @@ def reduce_window_sum(context: Context, op: Op, value: Value) -> Sequence[Value]
         size, stride = value.shape[axis], p["window_strides"][k]
         padding, base, window = p["padding"][k], p["base_dilation"][k], p["window_dilation"][k]
         if (width, stride, tuple(padding), base) != (1, 1, (0, 0), 1):
-            table = taps(size, width, stride, *padding, base, window)
+            table = taps(size, width, stride, padding, base, window)
             value = window_axis(context, value, axis, table)
             assert isinstance(value, Field)
             value = sum_axes(context, value, [axis + 1])
