@@ -17,7 +17,7 @@ import sigprop as sp
 from sigprop.predict.normalizers import normalizers
 from sigprop.predict.probe import Probe
 from sigprop.report import checks
-from sigprop.report.compare import compare, completed
+from sigprop.report.compare import compare
 from sigprop.report.facts import Facts
 from sigprop.report.problems import gathered, power
 from sigprop.report.strength import strength
@@ -160,7 +160,7 @@ def test_remedy_cures(init):
 
 def test_comparison_flags_another_initializer_and_not_its_own():
     he, lecun = (sp.network(mlp(init, init, width=64), VECTORS) for init in (HE, nn.initializers.lecun_normal()))
-    measured = completed(sp.measure(he, VECTORS, seeds=64))
+    measured = sp.measure(he, VECTORS, seeds=64)
     for net, differs in ((he, False), (lecun, True)):
         predicted = sp.propagate(net, VECTORS)
         crowding = np.array([0, 0, 1, 1, 2]) / 64

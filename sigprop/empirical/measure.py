@@ -125,6 +125,7 @@ def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], groups: in
         data[name], data[f"{name}_stderr"] = ("node", mean[name]), ("node", stderr[name])
     with np.errstate(divide="ignore", invalid="ignore"):
         data["log10_second_moment"] = ("node", xp.log10(mean["second_moment"]))
+        data["log10_second_moment_stderr"] = ("node", stderr["second_moment"] / mean["second_moment"] / np.log(10))
     own = xp.diagonal(mean["cross"], axis1=1, axis2=2)
     scale = xp.sqrt(xp.maximum(own, 0))
     product = scale[:, :, None] * scale[:, None, :]

@@ -126,7 +126,18 @@ def add(terms: Sequence[Named]) -> Named:
     for term in terms:
         out = out + scaled(aligned(term, labels), term.exponent - exponent)
     shape = tuple(label.size for label in labels)
-    return Named(labels, namespace(out).broadcast_to(out, shape), exponent, Note.largest(t.note for t in terms))
+    return Named(labels, namespace(out).broadcast_to(out, shape), exponent, _note_of_sum(terms, out, exponent))
+
+
+def _note_of_sum(terms: Sequence[Named], total: Any, exponent: Any) -> Note:
+    """Absolute errors add; where the terms are traced, relative ones are compared as if the terms were alike."""
+    rough = Note.largest(t.note for t in terms)
+    plain = all(isinstance(t.note.error, float) and isinstance(t.exponent, int) and concrete(t.array) for t in terms)
+    if not plain or rough.error == 0:
+        return rough
+    top = float(np.max(np.abs(total), initial=0.0))
+    errors = [t.note.error * float(np.max(np.abs(t.array), initial=0.0)) * 2.0 ** (t.exponent - exponent) for t in terms]
+    return Note(sum(errors) / top if top > 0 else rough.error, rough.how)
 
 
 def _largest(exponents: Sequence[Any]) -> Any:

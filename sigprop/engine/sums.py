@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NARROW = 8  # channels below which neither the law of large numbers nor the central limit theorem is applied
 _NEARLY = 0.25  # excess kurtosis up to which a sum of few draws counts as Gaussian; it is passed on as an error
-_SHARED = 0.5  # relative fluctuation of a channel mean beyond which the law of large numbers says nothing
+_SHARED = 0.2  # relative fluctuation of a channel mean beyond which the law of large numbers says nothing
 
 
 def build_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
@@ -206,7 +206,8 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
         return None
     factors = [(n, tuple(index[j] for j in i)) for n, i in node.children]
     for k, (factor, _) in enumerate(factors):
-        if isinstance(factor, Add) and not factor.parity.odd:
+        alone = all(isinstance(n, Const) for j, (n, _) in enumerate(factors) if j != k)
+        if isinstance(factor, Add) and not factor.parity.odd and (alone or parameter_only(factor)):
             every = (*dims, *summed)
             total = pool.distributed(factors[:k] + factors[k + 1:], factors[k], every)
             return build_sum(pool, _spread(total, every), summed, dims)

@@ -11,7 +11,7 @@ from sigprop.errors import InvalidInput
 from sigprop.network import Network
 from sigprop.predict import propagate
 from sigprop.report.checks import CHECKS, disagreement
-from sigprop.report.compare import compare, completed
+from sigprop.report.compare import compare
 from sigprop.report.facts import Facts
 from sigprop.report.problems import gathered
 from sigprop.report.result import Report
@@ -38,8 +38,8 @@ def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 
         given = "y" if y is not None else "loss"
         raise InvalidInput(f"{given}: gradients are not reported yet; call sp.report(net, x) without y and loss")
     x = x or net.example
-    predicted = completed(propagate(net, *x))
-    measured = completed(measure(net, *x, seeds=seeds, key=key))
+    predicted = propagate(net, *x)
+    measured = measure(net, *x, seeds=seeds, key=key)
     known = Facts.of(net, predicted, *x)
     rows = net.rows(*x)
     crowding = np.asarray([known.trail.crowding.get(r.value, 0.0) for r in rows])

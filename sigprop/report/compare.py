@@ -20,17 +20,6 @@ def log10_mean_square(data: xr.Dataset) -> np.ndarray:
     return np.asarray(data["log10_second_moment"], np.float64)
 
 
-def completed(data: xr.Dataset) -> xr.Dataset:
-    """``data`` with ``log10_second_moment``, its standard error and the number of groups, where it lacks them."""
-    if "log10_second_moment" not in data:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            data["log10_second_moment"] = ("node", np.log10(np.asarray(data.second_moment, float)))
-            if "second_moment_stderr" in data:
-                data["log10_second_moment_stderr"] = ("node", np.asarray(data.second_moment_stderr / data.second_moment) / np.log(10))
-                data.attrs.setdefault("groups", data.attrs["seeds"] // 4)
-    return data
-
-
 def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray, dtypes: Sequence[Any]) -> xr.Dataset:
     """Natural logarithm of measured over predicted mean square, and how large it may be.
 
