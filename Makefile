@@ -22,7 +22,7 @@ test-all: setup
 
 lint: setup
 	$(BIN)/ruff check sigprop tests scripts
-	$(BIN)/pyright sigprop
+	$(BIN)/pyright --pythonpath $(BIN)/python sigprop
 	$(BIN)/lint-imports
 
 bench: setup
