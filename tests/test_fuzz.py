@@ -86,14 +86,14 @@ def network(steps: tuple[str, ...], width: int) -> sp.Network:
     return harness.network(lambda w, x: run(w, x, steps, width), X)
 
 
-def outcome(steps: tuple[str, ...], detects: float = DETECTS) -> str:
+def outcome(steps: tuple[str, ...], detects: float = DETECTS, limit: int = 12) -> str:
     """``agrees``, or why there is no comparison.
 
     Raises:
         Disagreement: where prediction and Monte Carlo differ; any exception of the engine that is not a refusal.
     """
     try:
-        harness.check_limit(lambda n: network(steps, n), WIDTH, X, detects=detects, limit=12)
+        harness.check_limit(lambda n: network(steps, n), WIDTH, X, detects=detects, limit=limit)
     except (sp.Unsound, sp.MissingRule):
         return "refused"
     except harness.Inconclusive:
@@ -111,7 +111,7 @@ programs = st.lists(st.sampled_from(STEPS), min_size=2, max_size=5).map(tuple)
 
 @pytest.mark.parametrize("name", FOUND)
 def test_found_before(name):
-    assert outcome(FOUND[name]) in ("agrees", "refused")
+    assert outcome(FOUND[name], limit=200) in ("agrees", "refused")
 
 
 def explore(count: int) -> Counter:

@@ -133,7 +133,7 @@ def test_deep_autoencoder(name):
 @pytest.mark.parametrize("kept", [0.5, 0.1])
 def test_fixed_random_mask(name, kept):
     """A fixed mask that keeps a share p of each unit's inputs multiplies the variance by its share, layer by layer."""
-    n, depth = 40, 6
+    n, depth = 100, 6
     order = np.argsort(RNG.random((depth, n, n)), axis=1)  # exactly p*n inputs per unit
     masks = (order < round(kept * n)).astype(np.float32)
 
