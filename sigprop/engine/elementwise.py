@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from sigprop.arrays import concrete
 from sigprop.engine.labels import AnyLabel, Named, aligned
-from sigprop.engine.nodes import Add, Const, Map, Mul, Node, Occurrence, same_array
+from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul, Node, Occurrence, Take, same_array
 from sigprop.gaussian import IDENTITY, Function
 
 Variable = tuple[Node, tuple[AnyLabel, ...]]
@@ -32,6 +32,15 @@ def is_variable(node: Node) -> bool:
         numbers = [c for c in node.children if isinstance(c[0], Const) and not c[0].dims]
         return not (numbers and len(numbers) == len(node.children) - 1)
     return True
+
+
+def skewed(node: Node) -> bool:
+    """Whether the field is a draw of another family than the normal one, scaled, shifted or indexed: more than its variance matters."""
+    if isinstance(node, Leaf):
+        return node.draw.quantile is not None
+    if isinstance(node, Take):
+        return skewed(node.child[0])
+    return isinstance(node, Mul | Add) and node.gaussian and any(skewed(n) for n, _ in node.children)
 
 
 def _find(node: Node) -> tuple[Occurrence, ...] | None:

@@ -14,9 +14,9 @@ import numpy as np
 
 from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import sampling
-from sigprop.engine.elementwise import Atom, Variable, univariate
+from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, is_nothing, multiply, union
-from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul
+from sigprop.engine.nodes import Add, Const, Map, Mul
 from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale
 from sigprop.types import METHODS, Estimate, Note
@@ -47,11 +47,6 @@ def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named]]:
     return [factors]
 
 
-def _non_gaussian(variable: Variable) -> bool:
-    """A leaf that is drawn from another family; its own values matter, not only its variance."""
-    return isinstance(variable[0], Leaf) and variable[0].draw.quantile is not None
-
-
 def _components(atoms: Sequence[Atom], sources: Sources, cov: Covariances) -> list[list[Atom]]:
     """Atoms grouped so that different groups are independent."""
     groups: list[list[Atom]] = []
@@ -66,10 +61,10 @@ def _linked(one: Sequence[Variable], two: Sequence[Variable], cov: Covariances) 
 
 
 def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named:
-    skewed = any(map(_non_gaussian, [v for a in group for v in a.variables or ()]))
-    if all(a.linear for a in group) and not (skewed and len(group) > 2):
+    other = any(skewed(v[0]) for a in group for v in a.variables or ())
+    if all(a.linear for a in group) and not (other and len(group) > 2):
         return _isserlis(query, [a.variables[0] for a in group if a.variables], cov)
-    if skewed:
+    if other:
         return sampling.expectation(query, [(a.node, a.labels) for a in group])
     scope = _Scope(query, group, cov)
     single = all(len(a.variables or ()) == 1 for a in group)

@@ -14,7 +14,7 @@ import numpy as np
 
 from sigprop.arrays import namespace
 from sigprop.engine.draws import probability
-from sigprop.engine.elementwise import is_variable
+from sigprop.engine.elementwise import is_variable, skewed
 from sigprop.engine.labels import AnyLabel, Label, Named, add, aligned, bases, contract, derived, resolve, stack, union
 from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take
 from sigprop.errors import Unsound
@@ -82,7 +82,9 @@ class Sampler:
 
     def _variable(self, node: Node) -> bool:
         """Where sampling starts."""
-        return primitive(node) if self.whole else is_variable(node)
+        if self.whole:
+            return primitive(node)
+        return is_variable(node) and (isinstance(node, Leaf) or not skewed(node))
 
     def _passive(self, node: Node, labels: Sequence[AnyLabel | None]) -> tuple[AnyLabel | None, ...]:
         return tuple(None if k in self.mixed[node] else label for k, label in enumerate(labels))
