@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import xarray as xr
 
+PROBABILITIES = (0.001, 0.5, 0.999)  # of the quantiles, predicted and measured
+
 
 def node_dataset(rows: Sequence[Any], data: dict[str, Any], maps: dict[str, Any], coords: dict[str, Any],
                  attrs: dict[str, Any] | None = None) -> xr.Dataset:

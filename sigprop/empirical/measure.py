@@ -11,13 +11,12 @@ import xarray as xr
 from rich.progress import Progress
 
 from sigprop.arrays import concrete, host, scaled
-from sigprop.datasets import node_dataset
+from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.errors import InvalidInput
 from sigprop.network import Network, check_inputs
 from sigprop.tracing import evaluate
 
 _GROUP = 4  # seeds whose spread gives one unbiased estimate of the variance
-_PROBABILITIES = (0.001, 0.5, 0.999)
 _PLAIN = ("mean", "variance", "second_moment")
 
 _DEGREES = {"mean": 1, "variance": 2, "second_moment": 2, "quantile": 1, "cross": 2}
@@ -52,7 +51,7 @@ def measure_arrays(net: Network, keys: Any, *x: Any) -> dict[str, Any]:
         table["mean"].append(jnp.mean(value))
         table["variance"].append(jnp.mean(jnp.var(value, axis=0, ddof=1)))
         table["second_moment"].append(jnp.mean(value**2))
-        table["quantile"].append(jnp.quantile(value.reshape(-1), jnp.asarray(_PROBABILITIES, value.dtype)))
+        table["quantile"].append(jnp.quantile(value.reshape(-1), jnp.asarray(PROBABILITIES, value.dtype)))
         table["cross"].append(jnp.einsum("sbf,scf->bc", flat, flat, precision="highest") / flat.shape[0] / flat.shape[2])
         if batched and value.ndim > 3:  # [seeds, batch, *sites, channels]
             maps[f"map:{row.name}"] = scaled(jnp.mean(jnp.var(value, axis=0, ddof=1), axis=-1), 2 * exponent)
@@ -141,4 +140,4 @@ def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], groups: in
     for name, array in mean.items():
         if name.startswith("map:"):
             maps[name[4:]], maps[f"{name[4:]}|_stderr"] = array, stderr[name]
-    return node_dataset(rows, data, maps, {"probability": list(_PROBABILITIES)}, {"seeds": groups * _GROUP, "groups": groups})
+    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)}, {"seeds": groups * _GROUP, "groups": groups})

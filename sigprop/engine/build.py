@@ -48,21 +48,11 @@ def _seen(children: Sequence[Occurrence]) -> list[Parity]:
     return [node.parity.moved(index) for node, index in children]
 
 
-def _taken(found: Parity, index: Sequence[int], axis: int, table: Any, position: Sequence[int]) -> Parity:
-    """After indexing ``axis``: entries along it can still be flipped singly where no entry is read twice."""
-    distinct = concrete(table) and np.unique(np.asarray(table)).size == np.size(table)
-    dims = {}
-    for leaf, where in found.dims.items():
-        new = frozenset(position) if axis in where and distinct else frozenset()
-        dims[leaf] = frozenset(index[d] for d in where if d != axis) | new
-    return Parity(found.masks, found.mixed, dims)
-
-
-def _indexed(tails: Tails, index: Sequence[int], axis: int, position: Sequence[int]) -> Tails:
-    if tails.loose is None:
-        return tails
-    new = frozenset(position) if axis in tails.loose else frozenset()
-    return tails._replace(loose=frozenset(index[d] for d in tails.loose if d != axis) | new)
+def _over(node: Node, index: Sequence[int], used: Sequence[int], dims: Sequence[Dim]) -> Any:
+    """The array of a constant with one axis for each of the dims ``used``."""
+    assert isinstance(node, Const)
+    xp = namespace(node.array)
+    return xp.reshape(xp.transpose(node.array, np.argsort(index)), [dims[d].size if d in index else 1 for d in used])
 
 
 class Pool:
@@ -177,9 +167,7 @@ class Pool:
         used = sorted({d for _, index in consts for d in index})
         total: Any = 0.0
         for node, index in consts:
-            order = np.argsort(index)
-            total = total + namespace(node.array).transpose(node.array, order).reshape(  # type: ignore[attr-defined]
-                [dims[d].size if d in index else 1 for d in used])
+            total = total + _over(node, index, used, dims)
         note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
         size = max(float(np.max(np.abs(c.array))) if concrete(c.array) else 0.0 for c, _ in consts)  # type: ignore[attr-defined]
         if concrete(total) and float(np.max(np.abs(total))) <= 1e-7 * size:  # float32 constants that cancel
@@ -228,9 +216,10 @@ class Pool:
             if joined is not None:
                 return joined
         key = (node.id, index, axis, same_array(table), position)
+        distinct = concrete(table) and np.unique(np.asarray(table)).size == np.size(table)
         self.alive.append(table)
-        return self._intern(Take, key, dims, parity=_taken(node.parity, index, axis, table, position), gaussian=node.gaussian,
-                            tails=_indexed(node.tails, index, axis, position), child=(node, tuple(index)), axis=axis, table=table,
+        return self._intern(Take, key, dims, parity=node.parity.indexed(index, axis, position, distinct), gaussian=node.gaussian,
+                            tails=node.tails.indexed(index, axis, position), child=(node, tuple(index)), axis=axis, table=table,
                             position=position)
 
     def _retaken(self, node: Take, index: Sequence[int], axis: int, table: Any, position: tuple[int, ...],
@@ -373,10 +362,7 @@ class Pool:
         xp = namespace(*(c.array for c, _ in consts))  # type: ignore[attr-defined]
         out: Any = 1.0
         for node, index in consts:
-            assert isinstance(node, Const)
-            order = np.argsort(index)
-            shape = [dims[d].size if d in index else 1 for d in used]
-            out = out * xp.reshape(xp.transpose(xp.asarray(node.array), order), shape)
+            out = out * _over(node, index, used, dims)
         out = xp.broadcast_to(out, [dims[d].size for d in used])
         note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
         return self.const(out, [dims[d] for d in used], note), tuple(used)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sigprop.engine.draws import Draw
-from sigprop.engine.parity import Parity
+from sigprop.engine.parity import Parity, indexed_dims
 from sigprop.types import Note
 
 
@@ -46,6 +46,9 @@ class Tails(NamedTuple):
 
     def moved(self, index: Any) -> Tails:
         return self if self.loose is None else self._replace(loose=frozenset(index[d] for d in self.loose))
+
+    def indexed(self, index: Any, axis: int, position: Any) -> Tails:
+        return self if self.loose is None else self._replace(loose=indexed_dims(self.loose, index, axis, position))
 
     def kept(self, dims: Any) -> Tails:
         return self if self.loose is None else self._replace(loose=self.loose & frozenset(dims))

@@ -36,6 +36,11 @@ class Parity:
         """As seen from a parent in which dim ``j`` is at ``index[j]``."""
         return Parity(self.masks, self.mixed, {leaf: frozenset(index[d] for d in dims) for leaf, dims in self.dims.items()})
 
+    def indexed(self, index: Sequence[int], axis: int, position: Sequence[int], distinct: bool) -> Parity:
+        """After indexing ``axis``: entries along it can still be flipped singly where no entry is read twice (``distinct``)."""
+        new = position if distinct else ()
+        return Parity(self.masks, self.mixed, {leaf: indexed_dims(dims, index, axis, new) for leaf, dims in self.dims.items()})
+
     def kept(self, dims: Iterable[int]) -> Parity:
         """Without the dims that are not in ``dims``."""
         keep = frozenset(dims)
@@ -48,6 +53,11 @@ class Parity:
     def unknown(self) -> Parity:
         """Of a function without symmetry."""
         return Parity((0,), self.mixed | _either(self.masks))
+
+
+def indexed_dims(dims: frozenset[int], index: Sequence[int], axis: int, position: Sequence[int]) -> frozenset[int]:
+    """Dims of a field as seen after indexing its ``axis``, which becomes the dims ``position``."""
+    return frozenset(index[d] for d in dims if d != axis) | frozenset(position if axis in dims else ())
 
 
 def leaf(number: int, rank: int) -> Parity:

@@ -13,8 +13,8 @@ import numpy as np
 from sigprop.arrays import namespace, scaled
 from sigprop.engine import RULES, Context, Field, Known, Label, Value, interpret, known
 from sigprop.engine.labels import aligned, contract
-from sigprop.errors import InvalidInput, Unsound
-from sigprop.network import Network, check_inputs, parameters
+from sigprop.errors import Unsound
+from sigprop.network import Network, check_inputs, check_pair, parameters
 from sigprop.types import Kernel, Note
 
 _SHIFT = 1000  # between the labels of one output and of the other
@@ -37,8 +37,8 @@ def infinite_kernel(net: Network, rules: Mapping[str, Any] = RULES) -> Callable[
 
     def kernel(x1: Any, x2: Any = None) -> Kernel:
         check_inputs((x1,) if x2 is None else (x1, x2))
-        if x2 is not None and jax.tree.map(lambda a: jnp.shape(a)[1:], x1) != jax.tree.map(lambda a: jnp.shape(a)[1:], x2):
-            raise InvalidInput("x2: its examples differ in shape from those of x1")
+        if x2 is not None:
+            check_pair(x1, x2)
         context = Context(rules)
         params, _ = parameters(context, net)
         one = _output(context, net, params, x1)

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from sigprop.arrays import namespace, scaled
-from sigprop.datasets import node_dataset
+from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.engine import RULES, Context, Value, interpret, known
 from sigprop.network import Network, check_inputs, parameters
-from sigprop.predict.statistics import PROBABILITIES, Statistics, statistics
+from sigprop.predict.statistics import Statistics, statistics
 
 
 class Interpretation(NamedTuple):
@@ -63,7 +63,7 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> xr.Dat
     data["gaussian"] = ("node", np.array([t.gaussian for t in table]))
     data["method"] = ("node", np.array([t.method for t in table]))
     data["grad_variance"] = ("node", np.full(len(rows), np.nan))
-    maps = {row.name: _site_variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
+    maps = {row.name: _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
     return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)})
 
 
@@ -94,10 +94,6 @@ def _variance(t: Statistics) -> Any:
         return 0.0 * t.sites
     xp = namespace(t.sites, t.site_mean)
     return xp.maximum(scaled(t.sites, t.exponent) - t.site_mean**2, 0.0)
-
-
-def _site_variance(t: Statistics) -> Any:
-    return _variance(t)
 
 
 def _normalised(gram: Any) -> Any:

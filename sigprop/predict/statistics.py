@@ -10,13 +10,13 @@ import numpy as np
 from scipy.special import ndtri
 
 from sigprop.arrays import namespace, scaled
+from sigprop.datasets import PROBABILITIES
 from sigprop.engine import Context, Field, Known, Label, Named, Sampler, Value
 from sigprop.engine.labels import aligned, contract
 from sigprop.engine.nodes import Concat, Const, Node
 from sigprop.errors import Unsound
 from sigprop.types import METHODS
 
-PROBABILITIES = (0.001, 0.5, 0.999)
 _ENTRIES = 1 << 20  # numbers drawn for the quantiles of one node
 _ROUGH = 0.02  # dropped excess kurtosis that is worth a word
 _SHIFT = 1000  # between the labels of one example and of the other

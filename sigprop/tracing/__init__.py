@@ -1,9 +1,9 @@
 """From a JAX function to a flat program of primitive operations."""
 
-from sigprop.tracing.evaluate import apply_op, evaluate, output_tree
+from sigprop.tracing.evaluate import apply_op, evaluate
 from sigprop.tracing.flatten import trace
 from sigprop.tracing.graph import Graph, Op, Row
 from sigprop.tracing.host import on_host
 from sigprop.tracing.rows import rows
 
-__all__ = ["Graph", "Op", "Row", "apply_op", "evaluate", "on_host", "output_tree", "rows", "trace"]
+__all__ = ["Graph", "Op", "Row", "apply_op", "evaluate", "on_host", "rows", "trace"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from sigprop.tracing.compat import jaxpr_as_fun
 from sigprop.tracing.graph import Graph, Op
 
@@ -24,7 +22,3 @@ def evaluate(graph: Graph, leaves: Sequence[Any], watch: Sequence[int] = ()) -> 
     for op in graph.ops:
         env.update(zip(op.outputs, apply_op(op, [env[i] for i in op.inputs]), strict=True))
     return [env[o] for o in graph.outputs], [env[w] for w in watch]
-
-
-def output_tree(graph: Graph, leaves: Sequence[Any]) -> Any:
-    return jax.tree.unflatten(graph.out_tree, leaves)

@@ -126,10 +126,6 @@ def square(context: Context, op: Op, value: Value) -> Sequence[Value]:
     return mul(context, op, value, value)  # as a product, whose moments of sums expand exactly
 
 
-def convert_boolean(context: Context, op: Op, value: Value) -> Sequence[Value]:
-    return elementwise(context, op, value)
-
-
 def _map(context: Context, name: str, function: Any, values: Sequence[Value], key: Any, parity: str | None) -> Value:
     pool = context.pool
     dims, children, axes = combine(pool, values)
