@@ -55,6 +55,28 @@ def _over(node: Node, index: Sequence[int], used: Sequence[int], dims: Sequence[
     return xp.reshape(xp.transpose(node.array, np.argsort(index)), [dims[d].size if d in index else 1 for d in used])
 
 
+def _factors(child: Occurrence) -> list[Occurrence]:
+    """All factors of a product, products among them opened."""
+    node, index = child
+    if not isinstance(node, Mul):
+        return [child]
+    return [f for n, i in node.children for f in _factors((n, tuple(index[j] for j in i)))]
+
+
+def _terms(child: Occurrence) -> list[Occurrence]:
+    node, index = child
+    return [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Add) else [child]
+
+
+def _like(terms: Sequence[tuple[Occurrence, int]]) -> list[list[tuple[Occurrence, int]]]:
+    """Terms in groups that differ by a constant factor only; constants are left apart."""
+    groups: dict[Any, list[tuple[Occurrence, int]]] = {}
+    for term in terms:
+        rest = sorted((n.id, i) for n, i in _factors(term[0]) if not isinstance(n, Const))
+        groups.setdefault(tuple(rest) if rest else len(groups), []).append(term)
+    return list(groups.values())
+
+
 class Pool:
     """Owns the nodes of one interpretation; ``query`` answers the means that the law of large numbers asks for."""
 
@@ -96,7 +118,7 @@ class Pool:
 
     def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
         children = self._gathered([c for c in children if not self._is_zero(c[0])], dims)
-        children = self._drop_small(children)
+        children = self._drop_small(self._collected(children, dims))
         if any(isinstance(c[0], Concat) for c in children):
             return self._into_concat(children, dims, self.add)
         if not children:
@@ -174,6 +196,34 @@ class Pool:
             return out
         return [*out, (self.const(np.broadcast_to(total, [dims[d].size for d in used]) if concrete(total) else total,
                                   [dims[d] for d in used], note), tuple(used))]
+
+    def _collected(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
+        """Like terms as one, so that what cancels is gone: the squared mean in a variance ``E x^2 - (E x)^2``.
+
+        Sums among the children are opened only where a term of theirs cancels.
+        """
+        like = _like([(c, k) for k, c in enumerate(children)])
+        opened = [(t, k) for k, c in enumerate(children) for t in (_terms(c) if len(children) > 1 else [c])]
+        if len(opened) > len(children):
+            found = _like(opened)
+            gone = {k for group in found for _, k in group if len(group) > 1 and self._combined([t for t, _ in group], dims) is None}
+            if gone:
+                return self._collected([t for t, k in opened if k in gone] + [c for k, c in enumerate(children) if k not in gone], dims)
+        out = []
+        for group in like:
+            total = self._combined([c for c, _ in group], dims) if len(group) > 1 else group[0][0]
+            out += [] if total is None else [total]
+        return out
+
+    def _combined(self, like: Sequence[Occurrence], dims: Sequence[Dim]) -> Occurrence | None:
+        """The sum of terms that differ by a constant factor, ``None`` where it vanishes."""
+        one = (self.const(np.ones(()), ()), ())
+        parts = [_factors(c) for c in like]
+        coefficients = [self._merge([one, *(f for f in factors if isinstance(f[0], Const))], dims) for factors in parts]
+        total = self._gathered(coefficients, dims)
+        if not total or self._is_zero(total[0][0]):
+            return None
+        return self.over([*total, *(f for f in parts[0] if not isinstance(f[0], Const))], dims, self.mul)
 
     def map(self, name: str, function: Callable[..., Any], children: Sequence[Occurrence], dims: Sequence[Dim],
             key: Any, symmetry: str | None = None) -> Node:

@@ -199,6 +199,8 @@ class Query:
             return [[self.moment([*rest, (n, tuple(labels[j] for j in i))])] for n, i in node.children]
         if isinstance(node, Sum) and not any(node.iid):
             fresh = self._fresh([labels, *(la for _, la in rest)], node.summed)
+            if node.shared:
+                fresh = tuple(la._replace(kind="apart") if la.kind == "chan" else la for la in fresh)
             every = (*labels, *fresh)
             inner_factor = (node.child[0], tuple(every[i] for i in node.child[1]))
             return [[contract(p, fresh)] for p in self._products([*rest, inner_factor])]

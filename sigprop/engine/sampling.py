@@ -249,11 +249,12 @@ def sources(node: Node, labels: tuple[AnyLabel, ...]) -> tuple[Factor, ...]:
 
 
 def shares(node: Node, channels: Sequence[int]) -> bool:
-    """Whether some Gaussian field or draw behind ``node`` does not vary along its dims ``channels``."""
+    """Whether some Gaussian field or draw behind ``node`` is not independent between its dims ``channels``."""
     labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
     found: Occurrences = {}
     _walk(node, labels, primitive, found)
-    return any(not any(isinstance(la, Label) and la.number in channels for la in own) for _, own in found)
+    return any(not any(isinstance(la, Label) and la.number in channels and n.parity.odd_along(k) for k, la in enumerate(own))
+               for n, own in found)
 
 
 def _combined(node: Add | Mul | Map, args: list[Named]) -> Named:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sigprop.arrays import concrete
-from sigprop.engine.labels import Label, add, multiply
+from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
 from sigprop.engine.sampling import shares
 from sigprop.errors import Unsound
@@ -52,8 +52,7 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
     if isinstance(node, Concat):
         return _sum_concat(pool, node, index, summed, dims)
     if isinstance(node, Add) and not _whole(node):
-        terms = [_spread(build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims), dims) for n, i in node.children]
-        return pool.add(terms, dims)
+        return _sum_terms(pool, node, index, summed, dims)
     if isinstance(node, Mul):
         outside = [(n, tuple(index[j] for j in i)) for n, i in node.children]
         free = [c for c in outside if all(j < count for j in c[1])]
@@ -64,6 +63,13 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
             body = build_sum(pool, inner, summed, dims)
             return pool.mul([*free, _spread(body, dims)], dims)
     return _sum_random(pool, (node, tuple(index)), summed, dims)
+
+
+def _sum_terms(pool: Pool, node: Add, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    """Term by term; sums of zero-mean fields over channels, of order sqrt(n), are dropped beside those of order n."""
+    terms = [build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims) for n, i in node.children]
+    large = [t for t in terms if not (isinstance(t, Sum) and t.unweighted and prod(d.size for d in t.summed) >= _NARROW)]
+    return pool.add([_spread(t, dims) for t in (terms if parameter_only(node) or not large else large)], dims)
 
 
 def _whole(node: Node) -> bool:
@@ -201,7 +207,7 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
     if isinstance(node, Take) and all(index[p] < len(dims) for p in node.position):
         return _beneath(pool, node, index, summed, dims)
     if isinstance(node, Add):
-        return pool.add([_spread(build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims), dims) for n, i in node.children], dims)
+        return _sum_terms(pool, node, index, summed, dims)
     if not isinstance(node, Mul):
         return None
     factors = [(n, tuple(index[j] for j in i)) for n, i in node.children]
@@ -244,8 +250,14 @@ def _beneath(pool: Pool, node: Take, index: Sequence[int], summed: tuple[Dim, ..
 
 
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    fields = _pair_of_fields(child, summed, dims)
+    given = _given_shared(pool, fields, summed, dims) if fields else None
+    if given is not None:
+        return given
     array, used, note = pool.query.mean_of_sum(child, summed, dims)
     spread = self_averaging(pool, child, summed, dims)
+    if spread > _SHARED:
+        return _shared_sum(pool, child, summed, dims)
     return pool._lift((pool.const(array, [dims[i] for i in used], Note.of((note, Note(spread)))), tuple(used)), dims)
 
 
@@ -286,12 +298,46 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     gap = add([pair, square._replace(array=-square.array)])
     noise = 5 * (pair.note.error + 2 * mean.note.error) * first
     spread = float(np.sqrt(max(np.max(np.abs(gap.plain()), initial=0.0) - noise, 0.0) / first))
-    if spread > _SHARED:
-        raise Unsound(
-            f"a mean over channels keeps a relative fluctuation of {spread:.2g} however wide the layer: the channels share a random "
-            "quantity (a gate, a mixing of tokens by common weights). Normalize or average before it is applied."
-        )
     return spread if spread > 1e-6 else 0.0
+
+
+def _shared_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    """A sum over channels that stays random through what they share, kept to be asked for its moments."""
+    node, index = child
+    kept = range(len(dims))
+    return pool._intern(Sum, (node.id, index, summed, "shared"), dims, parity=node.parity.moved(index).kept(kept),
+                        tails=node.tails.moved(index).kept(kept), child=child, summed=summed, iid=(False,) * len(summed),
+                        unweighted=False, shared=True)
+
+
+def _given_shared(pool: Pool, fields: Sequence[Occurrence], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
+    """Sum over channels of a product of two Gaussian fields whose channels share a random part; ``None`` where they do not.
+
+    Given the shared parts ``m`` and ``m'``, which are the fields' own means over channels, the rest is independent between channels:
+    ``mean_c z_c z'_c = m m' + E[z_c z'_c] - E[z_c z'_c']`` with ``c`` and ``c'`` apart (de Finetti).
+    """
+    every, count = (*dims, *summed), len(dims)
+    labels = [tuple(Label(j, every[j].kind, every[j].size) for j in i) for _, i in fields]
+    apart = [tuple(la._replace(number=la.number + k * len(every), kind="apart") if la.number >= count else la for la in found)
+             for k, found in enumerate(labels)]
+    same, other = (pool.query.moment([(n, la) for (n, _), la in zip(fields, found, strict=True)]) for found in (labels, apart))
+    if is_nothing(other) or (concrete(other.array) and np.max(np.abs(other.plain())) <= 1e-6 * np.max(np.abs(same.plain()))):
+        return None
+    rest = contract([add([same, other._replace(array=-other.array)])], [la for la in union(labels) if la.number >= count])
+    used = tuple(sorted(la.number for la in rest.labels if isinstance(la, Label)))
+    array = aligned(rest._replace(array=rest.plain()), [Label(j, dims[j].kind, dims[j].size) for j in used])
+    constant = pool.const(array, [dims[j] for j in used], rest.note)
+    means = [_spread(build_sum(pool, f, summed, dims), dims) for f in fields]
+    product = pool.mul([(pool.const(np.asarray(1.0 / prod(d.size for d in summed)), ()), ()), *means], dims)
+    return pool.add([(constant, used), _spread(product, dims)], dims)
+
+
+def _pair_of_fields(child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> list[Occurrence]:
+    """The two factors of a product of Gaussian fields that both vary along all summed dims; none if it is not one."""
+    node, index = child
+    fields = [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Mul) else []
+    wide = set(range(len(dims), len(dims) + len(summed)))
+    return fields if len(fields) == 2 and all(n.gaussian and wide <= set(i) for n, i in fields) else []
 
 
 def _square(node: Node) -> bool:
