@@ -26,6 +26,7 @@ from sigprop.engine.labels import (
     aligned,
     bases,
     contract,
+    dense,
     derived,
     is_nothing,
     normalised,
@@ -73,7 +74,7 @@ class Query:
                 continue
             waiting.pop()
             if not waiting:
-                return found
+                return dense(found)
 
     def _moment(self, factors: Sequence[Factor]) -> Named:
         factors = sorted(factors, key=lambda f: f[0].id)
@@ -89,7 +90,8 @@ class Query:
             finally:
                 self.depth -= 1
         found = self.memo[key]
-        return resolve(found._replace(labels=tuple(back.get(label, label) for label in found.labels)))
+        labels, *same = (tuple(back.get(label, label) for label in group) for group in (found.labels, *found.same))
+        return resolve(found._replace(labels=labels, same=tuple(same)))
 
     def _with_diagonal(self, factors: list[Factor], found: Named) -> Named:
         """Where both indices of a covariance agree it is the variance: else rounding would grow where chaos amplifies it."""
