@@ -300,6 +300,12 @@ class Query:
             return self._separate(a, b) if known and isinstance(other, Sum) else None
         if not (isinstance(p, Sum) and isinstance(q, Sum)):
             return None
+        outer = _outer(p, q)
+        if outer is not None:  # the other one is a field like its terms
+            (rest,) = [f for f in (a, b) if f[0] is not outer]
+            fresh = self._fresh([lp, lq], outer.summed)
+            every = (*(lp if outer is p else lq), *fresh)
+            return contract([self.moment([rest, (outer.child[0], tuple(every[i] for i in outer.child[1]))])], fresh)
         iid_p = [d for d, yes in zip(p.summed, p.iid, strict=True) if yes]
         iid_q = [d for d, yes in zip(q.summed, q.iid, strict=True) if yes]
         if [d.size for d in iid_p] != [d.size for d in iid_q]:
@@ -327,6 +333,12 @@ class Query:
                 terms.append((node, labels))
         found = [contract(product, dummies) for product in self._products(terms)]
         return add(found) if found else None
+
+
+def _outer(p: Sum, q: Sum) -> Sum | None:
+    """The one that sums Gaussian fields, channel by channel, where the other sums products with weights."""
+    found = [s for s in (p, q) if s.child[0].gaussian]
+    return found[0] if len(found) == 1 else None
 
 
 def _polynomial(node: Mul) -> bool:
