@@ -7,6 +7,7 @@ into concatenations, sums over channels with a mean are replaced by that mean (l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sigprop.arrays import concrete, host, namespace
 from sigprop.engine import parity
 from sigprop.engine.draws import Draw
 from sigprop.engine.elementwise import variables
+from sigprop.engine.labels import Label, add, aligned, multiply, union
 from sigprop.engine.nodes import (
     Add,
     Concat,
@@ -84,6 +86,7 @@ class Pool:
         self.nodes: dict[Any, Node] = {}
         self.leaves: list[Leaf] = []
         self.sums: dict[Any, Node] = {}
+        self.orders: dict[Node, float] = {}
         self.affine: set[int] = set()  # sums with a deterministic term, however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
@@ -118,7 +121,7 @@ class Pool:
 
     def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
         children = self._gathered([c for c in children if not self._is_zero(c[0])], dims)
-        children = self._drop_small(self._collected(children, dims))
+        children = self._drop_small(self._collected(children, dims), dims)
         if any(isinstance(c[0], Concat) for c in children):
             return self._into_concat(children, dims, self.add)
         if not children:
@@ -417,12 +420,34 @@ class Pool:
         note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
         return self.const(out, [dims[d] for d in used], note), tuple(used)
 
-    def _drop_small(self, children: Sequence[Occurrence]) -> list[Occurrence]:
+    def _drop_small(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
         """Drop channel averages of zero-mean fields beside terms of order one: they vanish as 1/sqrt(width)."""
         large = [c for c in children if not self.small(c[0])]
         fields = [n for n, _ in large if not isinstance(n, Const)]
-        parameters = bool(fields) and all(map(parameter_only, fields))  # whose means count: the same weights are summed later
-        return large if large and not parameters else list(children)
+        if fields and all(map(parameter_only, fields)):  # whose means count: the same weights are summed later
+            return list(children)
+        rest = [c for c in large if self.vanishing(c[0]) == 1]
+        if large and rest and len(rest) < len(large):
+            large = [c for c in large if self.vanishing(c[0]) == 1 or not self._outweighed(c, rest, dims)]
+        return large or list(children)
+
+    def _outweighed(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
+        """Whether a scaled average is as small beside what it is added to as an average is beside one of its terms.
+
+        With a normalizer's scale in it that is not to be seen from its coefficient.
+        """
+        body = self.over(rest, dims, self.add)
+        sizes = []
+        for node, index in (child, body):
+            where: Any = (node, tuple(Label(d, dims[d].kind, dims[d].size) for d in index))
+            sizes.append(self.query.moment([where, where]))
+            if node is body[0] and child[0].parity.odd:  # beside the spread, not beside a constant
+                mean = self.query.moment([where])
+                square = multiply([mean, mean])
+                sizes[1] = add([sizes[1], square._replace(array=-square.array)])
+        labels = union(s.labels for s in sizes)
+        theirs, ours = (aligned(s._replace(array=s.plain()), labels) for s in sizes)
+        return concrete(theirs) and concrete(ours) and bool(np.all(theirs <= self.vanishing(child[0]) * ours))
 
     def small(self, node: Node, scale: float = 1.0) -> bool:
         """Whether ``scale`` times the node is a mean over channels of a zero-mean field, or a product with one."""
@@ -440,3 +465,18 @@ class Pool:
         if not isinstance(node, Sum) or not node.unweighted:
             return False
         return scale * float(np.prod([d.size for d in node.summed], dtype=float)) <= 1.5
+
+    def vanishing(self, node: Node) -> float:
+        """Order of the square of a product with means over channels of zero-mean fields: ``4 / n`` for each of them, 1 without any."""
+        if node not in self.orders:
+            self.orders[node] = self._vanishing(node)
+        return self.orders[node]
+
+    def _vanishing(self, node: Node) -> float:
+        if isinstance(node, Mul):
+            return prod(self.vanishing(n) for n, _ in node.children)
+        if isinstance(node, Add):
+            return max(self.vanishing(n) for n, _ in node.children)
+        if isinstance(node, Take) or (isinstance(node, Sum) and not any(node.iid)):
+            return self.vanishing(node.child[0])
+        return min(1.0, 4.0 / prod(d.size for d in node.summed)) if isinstance(node, Sum) and node.unweighted else 1.0
