@@ -60,7 +60,7 @@ class Pool:
 
     def __init__(self) -> None:
         self.nodes: dict[Any, Node] = {}
-        self.leaves: list[Leaf] = []
+        self.flips: dict[Any, int] = {}  # number of each sign that can be flipped: of a leaf, or of several at once
         self.sums: dict[Any, Node] = {}
         self.affine: set[int] = set()  # sums with a deterministic term, however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
@@ -75,16 +75,12 @@ class Pool:
 
     # leaves and constants
 
-    def leaf(self, key: Any, shape: Sequence[int], draw: Draw) -> Node:
-        dims = [Dim("chan", n) for n in shape]
-        found = self.nodes.get((Leaf, tuple(dims), (key,)))
-        if found is not None:
-            return found
-        number = len(self.leaves)
-        node = self._intern(Leaf, (key,), dims, parity=parity.leaf(number, len(dims)), gaussian=True,
+    def leaf(self, key: Any, shape: Sequence[int], draw: Draw, sign: str | None = None) -> Node:
+        """Independent draws. Leaves of one ``sign`` are also flipped all at once, a symmetry that outlives any number of them."""
+        number = self.flips.setdefault((key, *shape), len(self.flips))
+        common = None if sign is None else self.flips.setdefault(sign, len(self.flips))
+        return self._intern(Leaf, (key,), [Dim("chan", n) for n in shape], parity=parity.leaf(number, len(shape), common), gaussian=True,
                             number=number, draw=draw)
-        self.leaves.append(node)
-        return node
 
     def const(self, array: Any, dims: Sequence[Dim], note: Note = EXACT) -> Node:
         array = host(array)
@@ -95,7 +91,7 @@ class Pool:
     # elementwise operations
 
     def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
-        children = self._gathered([c for c in children if not self._is_zero(c[0])], dims)
+        children = self._gathered([c for c in children if not self.is_zero(c[0])], dims)
         children = self._drop_small(children)
         if any(isinstance(c[0], Concat) for c in children):
             return self._into_concat(children, dims, self.add)
@@ -125,7 +121,7 @@ class Pool:
             return self._into_concat(flat, dims, self.mul)
         random = sorted((c for c in flat if not isinstance(c[0], Const)), key=lambda c: c[0].id)
         consts = [c for c in flat if isinstance(c[0], Const)]
-        if any(self._is_zero(c[0]) for c in consts):
+        if any(self.is_zero(c[0]) for c in consts):
             return self.const(np.zeros(()), ())
         head = [self._merge(consts, dims)] if consts else []
         if head and not head[0][0].dims and self._is_one(head[0][0]):
@@ -351,7 +347,7 @@ class Pool:
     def _identity(self, occurrence: Occurrence, dims: Sequence[Dim]) -> bool:
         return tuple(occurrence[1]) == tuple(range(len(dims)))
 
-    def _is_zero(self, node: Node) -> bool:
+    def is_zero(self, node: Node) -> bool:
         return isinstance(node, Const) and concrete(node.array) and not np.any(np.asarray(node.array))
 
     def _is_one(self, node: Node) -> bool:
