@@ -7,6 +7,7 @@ into concatenations, sums over channels with a mean are replaced by that mean (l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 
 EVEN = Parity()
+_MEAN = 1.5  # largest factor, in units of one over the number of terms, that makes a mean of a sum
 TAME = Tails()
 
 
@@ -62,6 +64,8 @@ class Pool:
         self.nodes: dict[Any, Node] = {}
         self.flips: dict[Any, int] = {}  # number of each sign that can be flipped: of a leaf, or of several at once
         self.sums: dict[Any, Node] = {}
+        self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
+        self.vanishing: set[int] = set()  # products with such a quotient
         self.affine: set[int] = set()  # sums with a deterministic term, however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
@@ -133,9 +137,13 @@ class Pool:
         if head and len(random) == 1 and random[0][0].id in self.affine:
             return self.distributed(head, random[0], dims)
         key = tuple((c[0].id, c[1]) for c in head + random)
-        return self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
+        made = self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
                             gaussian=len(random) == 1 and random[0][0].gaussian,
                             tails=joint_tails(random), children=tuple(head + random))
+        scale = prod(self._largest(n) for n, _ in children if isinstance(n, Const))
+        if any(n.id in self.vanishing or scale * self.extents.get(n.id, inf) <= _MEAN for n, _ in children):
+            self.vanishing.add(made.id)
+        return made
 
     def distributed(self, factors: Sequence[Occurrence], total: Occurrence, dims: Sequence[Dim]) -> Node:
         """The product of ``factors`` and of a sum, as a sum of products."""
@@ -372,17 +380,28 @@ class Pool:
 
     def small(self, node: Node, scale: float = 1.0) -> bool:
         """Whether ``scale`` times the node is a mean over channels of a zero-mean field, or a product with one."""
+        if node.id in self.vanishing:
+            return True
         if isinstance(node, Mul):
-            for child, _ in node.children:
-                if isinstance(child, Const):
-                    scale *= float(np.max(np.abs(child.array))) if concrete(child.array) else float("inf")
+            scale *= prod(self._largest(c) for c, _ in node.children if isinstance(c, Const))
             return any(self.small(n, scale) for n, _ in node.children if not isinstance(n, Const))
         if isinstance(node, Add):
             return all(self.small(n, scale) for n, _ in node.children)
         if isinstance(node, Take):
             return self.small(node.child[0], scale)
-        if isinstance(node, Sum) and not any(node.iid):
+        if isinstance(node, Sum) and not any(node.iid) and not node.unweighted:
             return self.small(node.child[0], scale)
-        if not isinstance(node, Sum) or not node.unweighted:
-            return False
-        return scale * float(np.prod([d.size for d in node.summed], dtype=float)) <= 1.5
+        return isinstance(node, Sum) and node.unweighted and scale * prod(d.size for d in node.summed) <= _MEAN
+
+    def derivative(self, node: Node) -> bool:
+        """Whether the node is a sum over channels of derivatives without weights, or a multiple of one: its mean over channels vanishes."""
+        parts = [n for n, _ in node.children] if isinstance(node, Mul) else [node]
+        return self.shared_sign(node) and any(n.id in self.extents or (isinstance(n, Sum) and n.unweighted) for n in parts)
+
+    def shared_sign(self, node: Node) -> bool:
+        """Whether the node depends on leaves that are flipped all at once, as derivatives do."""
+        signs = sum(1 << number for key, number in self.flips.items() if isinstance(key, str))
+        return bool(parity.leaves(node.parity) & signs)
+
+    def _largest(self, node: Node) -> float:
+        return float(np.max(np.abs(node.array))) if concrete(node.array) else inf  # type: ignore[attr-defined]

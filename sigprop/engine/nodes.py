@@ -137,8 +137,8 @@ class Take(Node):
 class Sum(Node):
     """A sum over ``summed`` dims of the child; ``iid`` marks those over which terms are independent with zero mean.
 
-    With an ``iid`` dim the sum is a new Gaussian field by the central limit theorem; ``unweighted`` marks a sum of one field, not of
-    a field times weights.
+    With an ``iid`` dim the sum is a new Gaussian field by the central limit theorem; ``unweighted`` marks a sum over channels of fields,
+    without weights, whose mean is zero. Without an ``iid`` dim such a sum is known to vanish as a mean, and its moments are not known.
     """
 
     child: Occurrence
