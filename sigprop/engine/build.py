@@ -7,7 +7,7 @@ into concatenations, sums over channels with a mean are replaced by that mean (l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 
 EVEN = Parity()
+_MEAN = 1.5  # largest factor, in units of one over the number of terms, that makes a mean of a sum
 TAME = Tails()
 
 
@@ -84,9 +85,11 @@ class Pool:
 
     def __init__(self) -> None:
         self.nodes: dict[Any, Node] = {}
-        self.leaves: list[Leaf] = []
+        self.flips: dict[Any, int] = {}  # number of each sign that can be flipped: of a leaf, or of several at once
         self.sums: dict[Any, Node] = {}
         self.orders: dict[Node, float] = {}
+        self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
+        self.vanishing: set[int] = set()  # products with such a quotient
         self.affine: set[int] = set()  # sums with a deterministic term, however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
@@ -100,16 +103,12 @@ class Pool:
 
     # leaves and constants
 
-    def leaf(self, key: Any, shape: Sequence[int], draw: Draw) -> Node:
-        dims = [Dim("chan", n) for n in shape]
-        found = self.nodes.get((Leaf, tuple(dims), (key,)))
-        if found is not None:
-            return found
-        number = len(self.leaves)
-        node = self._intern(Leaf, (key,), dims, parity=parity.leaf(number, len(dims)), gaussian=True,
+    def leaf(self, key: Any, shape: Sequence[int], draw: Draw, sign: str | None = None) -> Node:
+        """Independent draws. Leaves of one ``sign`` are also flipped all at once, a symmetry that outlives any number of them."""
+        number = self.flips.setdefault((key, *shape), len(self.flips))
+        common = None if sign is None else self.flips.setdefault(sign, len(self.flips))
+        return self._intern(Leaf, (key,), [Dim("chan", n) for n in shape], parity=parity.leaf(number, len(shape), common), gaussian=True,
                             number=number, draw=draw)
-        self.leaves.append(node)
-        return node
 
     def const(self, array: Any, dims: Sequence[Dim], note: Note = EXACT) -> Node:
         array = host(array)
@@ -120,7 +119,7 @@ class Pool:
     # elementwise operations
 
     def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
-        children = self._gathered([c for c in children if not self._is_zero(c[0])], dims)
+        children = self._gathered([c for c in children if not self.is_zero(c[0])], dims)
         children = self._drop_small(self._collected(children, dims), dims)
         if any(isinstance(c[0], Concat) for c in children):
             return self._into_concat(children, dims, self.add)
@@ -150,7 +149,7 @@ class Pool:
             return self._into_concat(flat, dims, self.mul)
         random = sorted((c for c in flat if not isinstance(c[0], Const)), key=lambda c: c[0].id)
         consts = [c for c in flat if isinstance(c[0], Const)]
-        if any(self._is_zero(c[0]) for c in consts):
+        if any(self.is_zero(c[0]) for c in consts):
             return self.const(np.zeros(()), ())
         head = [self._merge(consts, dims)] if consts else []
         if head and not head[0][0].dims and self._is_one(head[0][0]):
@@ -162,9 +161,13 @@ class Pool:
         if head and len(random) == 1 and random[0][0].id in self.affine:
             return self.distributed(head, random[0], dims)
         key = tuple((c[0].id, c[1]) for c in head + random)
-        return self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
+        made = self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
                             gaussian=len(random) == 1 and random[0][0].gaussian,
                             tails=joint_tails(random), children=tuple(head + random))
+        scale = prod(self._largest(n) for n, _ in children if isinstance(n, Const))
+        if any(n.id in self.vanishing or scale * self.extents.get(n.id, inf) <= _MEAN for n, _ in children):
+            self.vanishing.add(made.id)
+        return made
 
     def distributed(self, factors: Sequence[Occurrence], total: Occurrence, dims: Sequence[Dim]) -> Node:
         """The product of ``factors`` and of a sum, as a sum of products."""
@@ -224,7 +227,7 @@ class Pool:
         parts = [_factors(c) for c in like]
         coefficients = [self._merge([one, *(f for f in factors if isinstance(f[0], Const))], dims) for factors in parts]
         total = self._gathered(coefficients, dims)
-        if not total or self._is_zero(total[0][0]):
+        if not total or self.is_zero(total[0][0]):
             return None
         return self.over([*total, *(f for f in parts[0] if not isinstance(f[0], Const))], dims, self.mul)
 
@@ -404,7 +407,7 @@ class Pool:
     def _identity(self, occurrence: Occurrence, dims: Sequence[Dim]) -> bool:
         return tuple(occurrence[1]) == tuple(range(len(dims)))
 
-    def _is_zero(self, node: Node) -> bool:
+    def is_zero(self, node: Node) -> bool:
         return isinstance(node, Const) and concrete(node.array) and not np.any(np.asarray(node.array))
 
     def _is_one(self, node: Node) -> bool:
@@ -426,9 +429,9 @@ class Pool:
         fields = [n for n, _ in large if not isinstance(n, Const)]
         if fields and all(map(parameter_only, fields)):  # whose means count: the same weights are summed later
             return list(children)
-        rest = [c for c in large if self.vanishing(c[0]) == 1]
+        rest = [c for c in large if self.order(c[0]) == 1]
         if large and rest and len(rest) < len(large):
-            large = [c for c in large if self.vanishing(c[0]) == 1 or not self._outweighed(c, rest, dims)]
+            large = [c for c in large if self.order(c[0]) == 1 or not self._outweighed(c, rest, dims)]
         return large or list(children)
 
     def _outweighed(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
@@ -447,36 +450,46 @@ class Pool:
                 sizes[1] = add([sizes[1], square._replace(array=-square.array)])
         labels = union(s.labels for s in sizes)
         theirs, ours = (aligned(s._replace(array=s.plain()), labels) for s in sizes)
-        return concrete(theirs) and concrete(ours) and bool(np.all(theirs <= self.vanishing(child[0]) * ours))
+        return concrete(theirs) and concrete(ours) and bool(np.all(theirs <= self.order(child[0]) * ours))
 
     def small(self, node: Node, scale: float = 1.0) -> bool:
         """Whether ``scale`` times the node is a mean over channels of a zero-mean field, or a product with one."""
+        if node.id in self.vanishing:
+            return True
         if isinstance(node, Mul):
-            for child, _ in node.children:
-                if isinstance(child, Const):
-                    scale *= float(np.max(np.abs(child.array))) if concrete(child.array) else float("inf")
+            scale *= prod(self._largest(c) for c, _ in node.children if isinstance(c, Const))
             return any(self.small(n, scale) for n, _ in node.children if not isinstance(n, Const))
         if isinstance(node, Add):
             return all(self.small(n, scale) for n, _ in node.children)
         if isinstance(node, Take):
             return self.small(node.child[0], scale)
-        if isinstance(node, Sum) and not any(node.iid):
+        if isinstance(node, Sum) and not any(node.iid) and not node.unweighted:
             return self.small(node.child[0], scale)
-        if not isinstance(node, Sum) or not node.unweighted:
-            return False
-        return scale * float(np.prod([d.size for d in node.summed], dtype=float)) <= 1.5
+        return isinstance(node, Sum) and node.unweighted and scale * prod(d.size for d in node.summed) <= _MEAN
 
-    def vanishing(self, node: Node) -> float:
+    def derivative(self, node: Node) -> bool:
+        """Whether the node is a sum over channels of derivatives without weights, or a multiple of one: its mean over channels vanishes."""
+        parts = [n for n, _ in node.children] if isinstance(node, Mul) else [node]
+        return self.shared_sign(node) and any(n.id in self.extents or (isinstance(n, Sum) and n.unweighted) for n in parts)
+
+    def shared_sign(self, node: Node) -> bool:
+        """Whether the node depends on leaves that are flipped all at once, as derivatives do."""
+        signs = sum(1 << number for key, number in self.flips.items() if isinstance(key, str))
+        return bool(parity.leaves(node.parity) & signs)
+
+    def _largest(self, node: Node) -> float:
+        return float(np.max(np.abs(node.array))) if concrete(node.array) else inf  # type: ignore[attr-defined]
+    def order(self, node: Node) -> float:
         """Order of the square of a product with means over channels of zero-mean fields: ``4 / n`` for each of them, 1 without any."""
         if node not in self.orders:
-            self.orders[node] = self._vanishing(node)
+            self.orders[node] = self._order(node)
         return self.orders[node]
 
-    def _vanishing(self, node: Node) -> float:
+    def _order(self, node: Node) -> float:
         if isinstance(node, Mul):
-            return prod(self.vanishing(n) for n, _ in node.children)
+            return prod(self.order(n) for n, _ in node.children)
         if isinstance(node, Add):
-            return max(self.vanishing(n) for n, _ in node.children)
+            return max(self.order(n) for n, _ in node.children)
         if isinstance(node, Take) or (isinstance(node, Sum) and not any(node.iid)):
-            return self.vanishing(node.child[0])
+            return self.order(node.child[0])
         return min(1.0, 4.0 / prod(d.size for d in node.summed)) if isinstance(node, Sum) and node.unweighted else 1.0

@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.arrays import namespace, scaled
 from sigprop.engine import parity
 from sigprop.engine.build import Pool
-from sigprop.engine.elementwise import atom_of, variables
+from sigprop.engine.elementwise import atom_of, is_variable, variables
 from sigprop.engine.expectation import group_moment
 from sigprop.engine.labels import (
     AnyLabel,
@@ -191,15 +191,17 @@ class Query:
         if isinstance(node, Concat):
             return self._split(node, labels, rest)
         if isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1 or _polynomial(node) and self._pure(rest)):
-            if not node.gaussian or self._pure(rest):
+            if not node.gaussian or self._pure(rest) or not is_variable(node):
                 return self._products(rest + [(n, tuple(labels[j] for j in i)) for n, i in node.children])
         elif isinstance(node, Mul) and node.children[0][0].dims and isinstance(node.children[0][0], Const):
             return self._without_constant(node, labels, rest)
-        if node.gaussian and not self._pure(rest):
+        if node.gaussian and is_variable(node) and not self._pure(rest):
             return None  # stays whole: a variable of a nonlinear expectation
         if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
             return [[self.moment([*rest, (n, tuple(labels[j] for j in i))])] for n, i in node.children]
         if isinstance(node, Sum) and not any(node.iid):
+            if node.unweighted:
+                raise Unsound("a mean over channels that vanishes as the width grows is all that is left: its size is not known here")
             fresh = self._fresh([labels, *(la for _, la in rest)], node.summed)
             if node.shared:
                 fresh = tuple(la._replace(kind="apart") if la.kind == "chan" else la for la in fresh)

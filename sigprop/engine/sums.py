@@ -32,7 +32,11 @@ def build_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tupl
     """Sum ``child`` over the index positions past ``len(dims)``; remembered, since sums of sums share their terms."""
     key = (child[0].id, tuple(child[1]), summed, dims)
     if key not in pool.sums:
-        pool.sums[key] = _build(pool, child, summed, dims)
+        made = pool.sums[key] = _build(pool, child, summed, dims)
+        if child[0].id in pool.vanishing and not isinstance(made, Const):
+            pool.vanishing.add(made.id)
+        if all(map(pool.derivative, (n for n, _ in made.children) if isinstance(made, Add) else [made])):
+            pool.extents[made.id] = prod(d.size for d in summed)
     return pool.sums[key]
 
 
@@ -116,27 +120,54 @@ def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tu
             return split
         if prod(summed[k].size for k in chan if not iid[k]) >= _NARROW:
             if node.parity.odd:
-                raise Unsound(
-                    "a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit "
-                    "is not Gaussian. Multiply by the shared factor after the sum."
-                )
+                return _vanishing(pool, child, summed, dims)
             return _law_of_large_numbers(pool, child, summed, dims)
         iid = (False,) * len(summed)  # few channels: their sum stays as it is
     wide = prod(summed[k].size for k in chan if iid[k])
     tails, gaussian = _central_limit(node, index, count, wide if any(iid) else 0)
     iid = iid if gaussian and any(iid) else (False,) * len(summed)
-    unweighted = any(iid) and bool(chan) and not _weighted(node, positions)
+    unweighted = any(iid) and bool(chan) and not _weighted(pool, node, positions)
     key = (node.id, index, summed)
     return pool._intern(Sum, key, dims, parity=node.parity.moved(index).kept(range(count)), gaussian=gaussian, tails=tails,
                         child=child, summed=summed, iid=iid, unweighted=unweighted)
 
 
-def _weighted(node: Node, positions: Sequence[int]) -> bool:
-    """Whether the terms of a sum are products: of random factors, or of draws and data."""
+def _vanishing(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    """A sum that is odd although its single terms cannot be flipped, as ``sum_c x_c dx_c`` is in all tangents at once.
+
+    Its mean is zero. Where different channels are uncorrelated it is of order sqrt(width), to which correlations of order 1/width
+    contribute: its own moments are not known here, but as a mean over channels it vanishes beside terms of order one.
+    """
+    node, index = child
+    pair = pool.query.moment([(node, labels) for labels in _apart(node, index, len(dims), len(summed))])
+    if is_nothing(pair) or (concrete(pair.array) and not np.any(pair.array)):
+        return pool._intern(Sum, (node.id, index, summed), dims, parity=node.parity.moved(index).kept(range(len(dims))),
+                            tails=node.tails.moved(index).kept(range(len(dims))), child=child, summed=summed,
+                            iid=(False,) * len(summed), unweighted=True)
+    factors = [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Mul) else []
+    for k, factor in enumerate(factors):
+        if isinstance(factor[0], Add):
+            every = (*dims, *summed)
+            return build_sum(pool, _spread(pool.distributed(factors[:k] + factors[k + 1:], factor, every), every), summed, dims)
+    raise Unsound("a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit is not "
+                  "Gaussian. Multiply by the shared factor after the sum.")
+
+
+def _apart(node: Node, index: Sequence[int], count: int, summed: int) -> list[tuple[Label, ...]]:
+    """Labels of two terms of a sum: at channels that never coincide, at equal indices of all other dims."""
+    labels = tuple(Label(i, d.kind, d.size) for i, d in zip(index, node.dims, strict=True))
+    channels = {la.number for la in labels if la.number >= count and la.kind == "chan"}
+    return [tuple(Label(la.number + k * (count + summed), "apart", la.size) if la.number in channels else la for la in labels)
+            for k in (0, 1)]
+
+
+def _weighted(pool: Pool, node: Node, positions: Sequence[int]) -> bool:
+    """Whether the terms of a sum are products: of random factors (a derivative along a field counts as one), or of draws and data."""
     if not isinstance(node, Mul):
         return False
+    random = [c for c, _ in node.children if not isinstance(c, Const)]
     data = any(isinstance(c, Const) and set(i) & set(positions) for c, i in node.children)
-    return data or len([c for c, _ in node.children if not isinstance(c, Const)]) > 1
+    return data or (len(random) > 1 and (not pool.shared_sign(node) or any(map(parameter_only, random))))
 
 
 def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> tuple[Tails, bool]:
@@ -276,8 +307,7 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     channels = {i for i, d in zip(index, node.dims, strict=True) if i >= len(dims) and d.kind == "chan"}
     terms = _terms(node, index, len(dims), channels)
     size = prod(la.size for la in labels if la.number in channels)
-    start = len(dims) + len(summed)
-    sides = [tuple(Label(la.number + k * start, "apart", la.size) if la.number in channels else la for la in labels) for k in (0, 1)]
+    sides = _apart(node, index, len(dims), len(summed))
     query = pool.query
     mean = query.moment([(node, labels)])
     if not concrete(mean.array):
