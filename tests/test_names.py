@@ -42,5 +42,5 @@ class Scanned(nn.Module):
 
 def test_steps_of_a_scan_are_numbered():
     found = names(Scanned(), np.ones((2, 5), np.float32))
-    inner = [f"layers[{k}]/{what}" for k in range(3) for what in ("Dense_0", "tanh", "Dense_1", "add")]
+    inner = [f"layers[{k}]/{what}" for k in range(3) for what in ("Dense_1", "tanh", "Dense_0", "add")]
     assert found == ["embed", *inner, "head"]

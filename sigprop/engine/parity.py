@@ -32,6 +32,10 @@ class Parity:
         allowed = sum(1 << leaf for leaf, dims in self.dims.items() if dim in dims)
         return _solvable(self.masks, allowed & ~self.mixed)
 
+    def odd_beside(self, fixed: int) -> bool:
+        """Whether flips of leaves other than ``fixed`` (as bits) change its sign."""
+        return _solvable(self.masks, ~(self.mixed | fixed))
+
     def moved(self, index: Sequence[int]) -> Parity:
         """As seen from a parent in which dim ``j`` is at ``index[j]``."""
         return Parity(self.masks, self.mixed, {leaf: frozenset(index[d] for d in dims) for leaf, dims in self.dims.items()})

@@ -17,6 +17,7 @@ from sigprop.arrays import concrete
 from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
 from sigprop.engine.sampling import shares
+from sigprop.engine.transpose import independent_copies
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -59,6 +60,10 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
         return _sum_terms(pool, node, index, summed, dims)
     if isinstance(node, Mul):
         outside = [(n, tuple(index[j] for j in i)) for n, i in node.children]
+        copied = independent_copies(pool, outside, count, _NARROW)
+        if copied != outside:
+            every = [*dims, *summed]
+            return build_sum(pool, pool.over(copied, every, pool.mul), summed, dims)
         free = [c for c in outside if all(j < count for j in c[1])]
         tied = [c for c in outside if any(j >= count for j in c[1])]
         if free and (len([c for c in tied if not isinstance(c[0], Const)]) or not tied):
