@@ -14,33 +14,32 @@ from sigprop.arrays import concrete, host, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.errors import InvalidInput
 from sigprop.network import Network, check_inputs
+from sigprop.network.backward import backward as backward_pass
 from sigprop.tracing import evaluate
 
 _GROUP = 4  # seeds whose spread gives one unbiased estimate of the variance
 _PLAIN = ("mean", "variance", "second_moment")
 
+# how each statistic scales with the values, or with the gradients, that were divided by a power of two
 _DEGREES = {"mean": 1, "variance": 2, "second_moment": 2, "quantile": 1, "cross": 2}
 
 State = tuple[Any, Any, Any]
 
 
-def measure_arrays(net: Network, keys: Any, *x: Any) -> dict[str, Any]:
+def measure_arrays(net: Network, keys: Any, *x: Any, gradients: bool = False) -> dict[str, Any]:
     """One unbiased estimate of each statistic from ``len(keys)`` seeds (at least two); traceable.
 
     Returns:
         ``mean``, ``variance``, ``second_moment`` ``[nodes]``, ``quantile`` ``[nodes, 3]``, ``cross`` ``[nodes, batch, batch]``, all of
-        values divided by ``2**exponent``, ``exponent`` ``[nodes]``, and ``map:NODE`` ``[batch, *sites]``.
+        values divided by ``2**exponent``, ``exponent`` ``[nodes]``, and ``map:NODE`` ``[batch, *sites]``; with ``gradients`` also
+        ``grad_variance`` ``[nodes]``, of gradients divided by ``2**grad_exponent``.
     """
-    graph, rows = net.graph(*x), net.rows(*x)
+    rows = net.rows(*x)
     batch = jax.tree.leaves(x)[0].shape[0]
-
-    def one(key: Any) -> list[Any]:
-        leaves = [*jax.tree.leaves(net.init(key)), *map(jnp.asarray, jax.tree.leaves(x))]
-        return evaluate(graph, leaves, [r.value for r in rows])[1]
 
     table: dict[str, list[Any]] = {"exponent": [], "mean": [], "variance": [], "second_moment": [], "quantile": [], "cross": []}
     maps: dict[str, Any] = {}
-    for row, value in zip(rows, jax.vmap(one)(keys), strict=True):
+    for row, value in zip(rows, jax.vmap(lambda key: _values(net, key, *x))(keys), strict=True):
         value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
         exponent = jnp.frexp(jnp.max(jnp.abs(value)))[1]  # squares of small numbers would underflow
         value = scaled(value, -exponent)
@@ -55,7 +54,27 @@ def measure_arrays(net: Network, keys: Any, *x: Any) -> dict[str, Any]:
         table["cross"].append(jnp.einsum("sbf,scf->bc", flat, flat, precision="highest") / flat.shape[0] / flat.shape[2])
         if batched and value.ndim > 3:  # [seeds, batch, *sites, channels]
             maps[f"map:{row.name}"] = scaled(jnp.mean(jnp.var(value, axis=0, ddof=1), axis=-1), 2 * exponent)
+    if gradients:
+        table["grad_exponent"], table["grad_variance"] = [], []
+        for value in jax.vmap(lambda key: _gradients(net, key, *x))(keys):
+            exponent = jnp.frexp(jnp.max(jnp.abs(value)))[1]
+            table["grad_exponent"].append(exponent)
+            table["grad_variance"].append(jnp.mean(scaled(value.astype(jnp.promote_types(value.dtype, jnp.float32)), -exponent) ** 2))
     return {**{name: jnp.stack(columns) for name, columns in table.items()}, **maps}
+
+
+def _values(net: Network, key: Any, *x: Any) -> list[Any]:
+    """Of every row, for the parameters that ``key`` draws."""
+    leaves = [*jax.tree.leaves(net.init(key)), *map(jnp.asarray, jax.tree.leaves(x))]
+    return evaluate(net.graph(*x), leaves, [r.value for r in net.rows(*x)])[1]
+
+
+def _gradients(net: Network, key: Any, *x: Any) -> list[Any]:
+    """Gradient at every row of ``<c, y>`` for random signs ``c``, whose second moment is that of normal ones, with less noise."""
+    graph = net.graph(*x)
+    like = graph.avals[graph.outputs[0]]
+    signs = jax.random.rademacher(jax.random.fold_in(key, 1), like.shape, like.dtype)
+    return backward_pass(net, *x)(net.init(key), x, signs)[0]
 
 
 def _unscaled(found: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +84,8 @@ def _unscaled(found: dict[str, Any]) -> dict[str, Any]:
     for name, degree in _DEGREES.items():
         shape = (-1, *[1] * (np.ndim(found[name]) - 1))
         found[name] = scaled(found[name], degree * exponent.reshape(shape))
+    if "grad_exponent" in found:
+        found["grad_variance"] = scaled(found["grad_variance"], 2 * found.pop("grad_exponent"))
     return found
 
 
@@ -94,11 +115,18 @@ def _streamed(step: Any, keys: Any, plain: bool) -> State:
     return state
 
 
-def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None) -> xr.Dataset:
+def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: bool = True) -> xr.Dataset:
     """Measure the rows of :func:`propagate` over ``seeds`` draws of the parameters.
 
     Groups of four seeds are streamed through one compiled function, so that memory does not grow with ``seeds``; standard errors
     come from the spread between groups, and need no assumption on the units within a network. Works under ``jax.jit``.
+
+    Args:
+        net: from :func:`sigprop.network`.
+        x: inputs, batch on axis 0.
+        seeds: draws of the parameters, at least eight.
+        key: of those draws, ``jax.random.key(0)`` by default.
+        backward: whether to measure gradients too.
 
     Returns:
         The variables of :func:`propagate` that can be measured, each with ``*_stderr``; ``attrs`` hold ``seeds`` and ``groups``.
@@ -112,7 +140,7 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None) -> xr.Datas
         raise InvalidInput(f"seeds: {seeds} given; standard errors need at least {2 * _GROUP}")
     groups = seeds // _GROUP
     keys = jax.random.split(jax.random.key(0) if key is None else key, groups * _GROUP).reshape(groups, _GROUP)
-    _, mean, spread = _streamed(lambda k: measure_arrays(net, k, *x), keys, all(map(concrete, jax.tree.leaves((keys, x)))))
+    _, mean, spread = _streamed(lambda k: measure_arrays(net, k, *x, gradients=backward), keys, all(map(concrete, jax.tree.leaves((keys, x)))))
     stderr = jax.tree.map(lambda s: (s / (groups - 1) / groups) ** 0.5, spread)
     return _dataset(net.rows(*x), mean, stderr, groups)
 
@@ -135,7 +163,12 @@ def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], groups: in
     data["correlation"] = (axes, xp.where(product > 0, mean["cross"] / safe, 0.0))
     data["correlation_stderr"] = (axes, xp.where(product > 0, stderr["cross"] / safe, 0.0))
     data["quantile"], data["quantile_stderr"] = (("node", "probability"), mean["quantile"]), (("node", "probability"), stderr["quantile"])
-    data["grad_variance"] = ("node", np.full(len(rows), np.nan))
+    for name, table in (("grad_variance", mean), ("grad_variance_stderr", stderr)):
+        data[name] = ("node", table.get("grad_variance", np.full(len(rows), np.nan)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = data["grad_variance"][1]
+        data["log10_grad_variance"] = ("node", xp.log10(size))
+        data["log10_grad_variance_stderr"] = ("node", data["grad_variance_stderr"][1] / size / np.log(10))
     maps = {}
     for name, array in mean.items():
         if name.startswith("map:"):

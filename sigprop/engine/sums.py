@@ -358,7 +358,7 @@ def _given_shared(pool: Pool, fields: Sequence[Occurrence], summed: tuple[Dim, .
     same, other = (pool.query.moment([(n, la) for (n, _), la in zip(fields, found, strict=True)]) for found in (labels, apart))
     if is_nothing(other) or (concrete(other.array) and np.max(np.abs(other.plain())) <= 1e-6 * np.max(np.abs(same.plain()))):
         return None
-    rest = contract([add([same, other._replace(array=-other.array)])], [la for la in union(labels) if la.number >= count])
+    rest = contract([add([same, other._replace(array=-other.array)])], [la for la in union(labels) if isinstance(la, Label) and la.number >= count])
     used = tuple(sorted(la.number for la in rest.labels if isinstance(la, Label)))
     array = aligned(rest._replace(array=rest.plain()), [Label(j, dims[j].kind, dims[j].size) for j in used])
     constant = pool.const(array, [dims[j] for j in used], rest.note)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sigprop.arrays import concrete, host, namespace
 from sigprop.engine.build import Pool
+from sigprop.engine.draws import Draw
 from sigprop.engine.nodes import Const, Dim, Node, Occurrence
 from sigprop.errors import MissingRule
 from sigprop.types import EXACT, Note
@@ -68,6 +69,13 @@ Value = Known | Field | Unknown
 
 def plain_axes(dims: Sequence[Dim]) -> Axes:
     return tuple((Factor(d.size, k),) if d.size > 1 else () for k, d in enumerate(dims))
+
+
+def drawn(pool: Pool, key: Any, shape: Sequence[int], draw: Draw, sign: str | None = None) -> Field:
+    """Independent draws of the given shape; equal keys are the same draws. See :meth:`Pool.leaf` for ``sign``."""
+    node = pool.leaf(key, [n for n in shape if n > 1], draw, sign)
+    axes = iter(plain_axes(node.dims))
+    return Field(node, tuple(next(axes) if n > 1 else () for n in shape))
 
 
 def settle(node: Node, dims: Sequence[Dim], axes: Axes) -> Value:

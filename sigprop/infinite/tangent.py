@@ -17,7 +17,7 @@ from sigprop.engine import Context, Field, Known, Label, Value
 from sigprop.engine.draws import normal
 from sigprop.engine.labels import aligned
 from sigprop.engine.rules.elementwise import mul
-from sigprop.engine.values import plain_axes, settle
+from sigprop.engine.values import drawn, settle
 from sigprop.errors import InvalidInput, SigpropError, Unsound
 from sigprop.network import Network, parameter_paths
 from sigprop.tracing import Graph, trace
@@ -62,9 +62,7 @@ def tangents(context: Context, net: Network, params: Sequence[Value], parameteri
 
 
 def _tangent(context: Context, number: int, shape: tuple[int, ...], variance: Any) -> Value:
-    node = context.pool.leaf(("tangent", number), [n for n in shape if n > 1], normal(), sign="tangent")
-    axes = iter(plain_axes(node.dims))
-    unit = Field(node, tuple(next(axes) if n > 1 else () for n in shape))
+    unit = drawn(context.pool, ("tangent", number), shape, normal(), sign="tangent")
     root = namespace(variance).sqrt(variance)
     return mul(context, None, unit, Known(root.reshape((1,) * len(shape)) if np.ndim(root) == 0 else root))[0]
 

@@ -1,6 +1,7 @@
 """Models as pure functions with random parameters."""
 
 from sigprop.network.adapters import network
+from sigprop.network.backward import backward, backward_graph
 from sigprop.network.checks import check_inputs, check_pair
 from sigprop.network.fans import Fan, fans
 from sigprop.network.law import Law, Laws
@@ -8,4 +9,7 @@ from sigprop.network.laws import parameters
 from sigprop.network.network import Network
 from sigprop.network.paths import parameter_paths
 
-__all__ = ["Fan", "Law", "Laws", "Network", "check_inputs", "check_pair", "fans", "network", "parameter_paths", "parameters"]
+__all__ = [
+    "Fan", "Law", "Laws", "Network", "backward", "backward_graph", "check_inputs", "check_pair", "fans", "network", "parameter_paths",
+    "parameters",
+]

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from sigprop.network.network import Network
-from sigprop.network.sampling import is_random
 from sigprop.tracing import Graph, evaluate, trace
 
 
@@ -17,14 +16,14 @@ def backward(net: Network, *x: Any) -> Callable[..., tuple[list[Any], list[Any]]
     """``pull(params, x, cotangent)``: gradients of ``<cotangent, y>`` for outputs ``y`` like ``net.apply(params, *x)``.
 
     Returns:
-        A function that gives the gradient at each of ``net.rows(*x)``, shaped like the row's value, and those of the floating
+        A function that gives the gradient at each of ``net.rows(*x)``, shaped like the row's value, and those of the trained
         parameters in the order of their leaves. If the output is a tree, ``y`` is its first leaf.
     """
     graph, rows = net.graph(*x), net.rows(*x)
 
     def pull(params: Any, x: tuple[Any, ...], cotangent: Any) -> tuple[list[Any], list[Any]]:
         leaves = jax.tree.leaves(params)
-        free = [k for k, leaf in enumerate(leaves) if is_random(leaf)]
+        free = [k for k, moves in enumerate(net.trainable) if moves]
         inputs = [jnp.asarray(a) for a in jax.tree.leaves(x)]
 
         def output(probes: list[Any], chosen: list[Any]) -> Any:

@@ -11,7 +11,7 @@ from sigprop.arrays import is_key
 from sigprop.engine import RULES, Context, Field, Known, Label, Unknown, Value, interpret, known
 from sigprop.engine.draws import standard
 from sigprop.engine.rules.elementwise import add, mul
-from sigprop.engine.values import plain_axes
+from sigprop.engine.values import drawn
 from sigprop.errors import InvalidInput, SigpropError
 from sigprop.network.degree import degrees, family, hidden_draws, is_plain
 from sigprop.network.fans import fans
@@ -114,10 +114,7 @@ def _iid(context: Context, key: Any, shape: tuple[int, ...], law: Law) -> Value:
     if not variance.any():
         return known(np.array(np.broadcast_to(mean, shape)))
     name = "orthogonal" if law.family == "orthogonal" else "normal" if law.family in ("normal", "unknown") else law.family
-    node = context.pool.leaf(key, [n for n in shape if n > 1], standard(name))
-    refs = iter(plain_axes(node.dims))
-    leaf: Value = Field(node, tuple(next(refs) if n > 1 else () for n in shape))
-    leaf = mul(context, None, leaf, _constant(np.sqrt(variance), shape))[0]
+    leaf: Value = mul(context, None, drawn(context.pool, key, shape, standard(name)), _constant(np.sqrt(variance), shape))[0]
     return leaf if not mean.any() else add(context, None, leaf, _constant(mean, shape))[0]  # type: ignore[arg-type]
 
 

@@ -12,12 +12,12 @@ from sigprop.arrays import namespace
 from sigprop.engine import Context, Field, Known, Label, Named, Value, interpret, known
 from sigprop.engine.draws import normal
 from sigprop.engine.labels import contract
-from sigprop.engine.values import plain_axes
+from sigprop.engine.values import drawn
 from sigprop.network import Network, backward_graph
 
 
 class Gradients(NamedTuple):
-    """Mean over entries of E[g²], with its exponent and its note: at each row, and of each floating parameter leaf."""
+    """Mean over entries of E[g²], with its exponent and its note: at each row, and of each trained parameter leaf."""
 
     rows: list[Named]
     parameters: list[Named]
@@ -44,8 +44,7 @@ def gradients(context: Context, net: Network, params: Sequence[Value], *x: Any, 
 
 def standard(context: Context, shape: Sequence[int]) -> Field:
     """Independent standard normal entries with one common sign, which makes everything linear in them odd."""
-    node = context.pool.leaf("cotangent", [n for n in shape if n > 1], normal(), sign="cotangent")
-    return Field(node, plain_axes(shape))
+    return drawn(context.pool, "cotangent", shape, normal(), sign="cotangent")
 
 
 def mean_square(context: Context, value: Value) -> Named:

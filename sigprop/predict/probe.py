@@ -31,7 +31,7 @@ class Probe:
     def __init__(self, net: Network, *x: Any) -> None:
         check_inputs(x)
         self.graph = net.graph(*x)
-        self.context, self.env = interpretation(net, *x)
+        self.context, self.env, _ = interpretation(net, *x)
         self.inputs = self.graph.inputs[len(self.graph.inputs) - len(jax.tree.leaves(x)):]
         self.producer: dict[int, Op] = {o: op for op in self.graph.ops for o in op.outputs}
         self.live = set(self.inputs)

@@ -12,15 +12,18 @@ import xarray as xr
 from sigprop.arrays import namespace, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.engine import RULES, Context, Value, interpret, known
+from sigprop.errors import SigpropError
 from sigprop.network import Network, check_inputs, parameters
+from sigprop.predict.gradients import gradients
 from sigprop.predict.statistics import Statistics, statistics
 
 
 class Interpretation(NamedTuple):
-    """The interpreter's value of every number of the network's graph."""
+    """The interpreter's value of every number of the network's graph, those of the parameters among them."""
 
     context: Context
     values: dict[int, Value]
+    params: list[Value]
 
 
 def interpretation(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> Interpretation:
@@ -31,13 +34,19 @@ def interpretation(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> I
     """
     context = Context(rules)
     params, _ = parameters(context, net)
-    return Interpretation(context, interpret(context, net.graph(*x), [*params, *(known(a) for a in jax.tree.leaves(x))]))
+    return Interpretation(context, interpret(context, net.graph(*x), [*params, *(known(a) for a in jax.tree.leaves(x))]), params)
 
 
-def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> xr.Dataset:
+def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward: bool = True) -> xr.Dataset:
     """Predict the statistics of each node on inputs ``x`` (batch on axis 0), in the infinite-width limit.
 
     Concrete inputs are predicted in float64; under ``jax.jit`` and ``jax.vmap`` in JAX's own precision.
+
+    Args:
+        net: from :func:`sigprop.network`.
+        x: inputs, batch on axis 0.
+        rules: table of primitive rules, to extend the interpreter.
+        backward: whether to predict gradients too.
 
     Returns:
         Dataset over ``node``, in order of evaluation, the output last:
@@ -46,8 +55,10 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> xr.Dat
         ``input_second_moment`` ``(node, input)`` and ``correlation`` ``(node, input, input2)`` between examples (uncentred);
         ``quantile`` ``(node, probability)``, pooled over examples, sites and channels;
         ``site_variance:NODE`` ``(input, axes)`` for nodes with site axes (pixels, tokens);
-        ``gaussian`` (whether the limit is Gaussian), ``method`` and ``error`` (estimated absolute error of ``second_moment``).
-        ``grad_variance`` is NaN: gradients are not predicted yet.
+        ``gaussian`` (whether the limit is Gaussian), ``method`` and ``error`` (estimated absolute error of ``second_moment``);
+        ``grad_variance`` and ``log10_grad_variance``: E[g²] of the gradient ``g`` of ``<c, y>`` with respect to the node, ``y`` the
+        output and ``c`` independent standard normal, averaged over entries. NaN where gradients cannot be predicted, for the reason
+        given in ``attrs["gradients"]``.
 
     Raises:
         InvalidInput: for unusable inputs.
@@ -62,9 +73,25 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> xr.Dat
     data: dict[str, Any] = {name: (("node", *dims), _stacked([c[name] for c in columns])) for name, dims in _DIMS.items()}
     data["gaussian"] = ("node", np.array([t.gaussian for t in table]))
     data["method"] = ("node", np.array([t.method for t in table]))
-    data["grad_variance"] = ("node", np.full(len(rows), np.nan))
+    grads, reason = _backward(found, net, x) if backward else ([(np.nan, np.nan)] * len(rows), "not asked for")
+    for name, column in zip(("grad_variance", "log10_grad_variance"), zip(*grads, strict=True), strict=True):
+        data[name] = ("node", _stacked(column))
     maps = {row.name: _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
-    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)})
+    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)}, {"gradients": reason})
+
+
+def _backward(found: Interpretation, net: Network, x: tuple[Any, ...]) -> tuple[list[tuple[Any, Any]], str]:
+    """E[g²] and its decimal logarithm at each row, and why they are missing where they are."""
+    try:
+        made = gradients(found.context, net, found.params, *x).rows
+    except SigpropError as error:
+        return [(np.nan, np.nan)] * len(net.rows(*x)), str(error)
+    return [(g.plain(), _log10(g.array, g.exponent)) for g in made], ""
+
+
+def _log10(array: Any, exponent: Any) -> Any:
+    with np.errstate(divide="ignore"):
+        return namespace(array, exponent).log10(array) + exponent * np.log10(2.0)
 
 
 _DIMS: dict[str, tuple[str, ...]] = {
@@ -78,13 +105,10 @@ def _stacked(values: Sequence[Any]) -> Any:
 
 
 def _summary(t: Statistics) -> dict[str, Any]:
-    xp = namespace(t.gram, t.exponent)
     second = t.gram.diagonal().mean()
-    with np.errstate(divide="ignore"):
-        log = xp.log10(second) + t.exponent * np.log10(2.0)
     plain = scaled(second, t.exponent)
     size = scaled(t.gram.diagonal(), t.exponent)
-    return {"mean": t.mean, "second_moment": plain, "variance": _variance(t).mean(), "log10_second_moment": log,
+    return {"mean": t.mean, "second_moment": plain, "variance": _variance(t).mean(), "log10_second_moment": _log10(second, t.exponent),
             "error": plain * t.error, "input_second_moment": size, "quantile": t.quantile, "correlation": _normalised(t.gram)}
 
 

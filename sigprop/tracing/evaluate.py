@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ def apply_op(op: Op, args: Sequence[Any]) -> list[Any]:
 
 
 def evaluate(graph: Graph, leaves: Sequence[Any], watch: Sequence[int] = (),
-             added: Mapping[int, Any] | None = None) -> tuple[list[Any], list[Any]]:
+             added: Mapping[int, Any] = MappingProxyType({})) -> tuple[list[Any], list[Any]]:
     """Outputs and watched values on the flattened inputs; traceable by ``jit``, ``vmap`` and ``grad``.
 
     Args:
@@ -30,6 +31,6 @@ def evaluate(graph: Graph, leaves: Sequence[Any], watch: Sequence[int] = (),
     for op in graph.ops:
         with jax.named_scope(op.path) if op.path else nullcontext():
             env.update(zip(op.outputs, apply_op(op, [env[i] for i in op.inputs]), strict=True))
-        for value in set(op.outputs).intersection(added or ()):
+        for value in set(op.outputs).intersection(added):
             env[value] = env[value] + added[value]
     return [env[o] for o in graph.outputs], [env[w] for w in watch]

@@ -15,7 +15,7 @@ from sigprop.engine.draws import Draw
 from sigprop.engine.interpreter import Context
 from sigprop.engine.rules.elementwise import add
 from sigprop.engine.rules.shape import concatenate, regroup
-from sigprop.engine.values import Field, Known, Value, plain_axes
+from sigprop.engine.values import Field, Known, Value, drawn
 from sigprop.errors import MissingRule
 from sigprop.tracing import Op
 
@@ -38,16 +38,10 @@ def _draw(context: Context, op: Op, key: Value, draw: Draw) -> Sequence[Value]:
     mapped = data.shape[:-1]  # a generator mapped over keys: one draw for each, as if in a loop
     if out.shape[:len(mapped)] != mapped:
         raise MissingRule("a random generator mapped over keys along another axis than the first")
-    rows = [_leaf(context, (draw.family, row.tobytes(), out.shape[len(mapped):], str(out.dtype)), out.shape[len(mapped):], draw)
+    rows = [drawn(context.pool, (draw.family, row.tobytes(), out.shape[len(mapped):], str(out.dtype)), out.shape[len(mapped):], draw)
             for row in data.reshape(-1, data.shape[-1])]
     field = _stacked(context, op, rows, mapped) if mapped else rows[0]
     return [field] if draw.mean == 0 else add(context, op, field, Known(np.asarray(draw.mean)))
-
-
-def _leaf(context: Context, key: Any, shape: Sequence[int], draw: Draw) -> Field:
-    node = context.pool.leaf(key, [n for n in shape if n > 1], draw)
-    refs = iter(plain_axes(node.dims))
-    return Field(node, tuple(next(refs) if n > 1 else () for n in shape))
 
 
 def _stacked(context: Context, op: Op, rows: list[Field], mapped: Sequence[int]) -> Field:
