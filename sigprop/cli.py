@@ -39,6 +39,7 @@ def report_command(
                                                   negative=())] = None,
     method: Annotated[str, Parameter(help="method of the model to call")] = "__call__",
     seeds: Annotated[int, Parameter(help="draws of the parameters to measure on")] = 64,
+    backward: Annotated[bool, Parameter(help="predict and measure gradients too")] = True,
     html: Annotated[Path | None, Parameter(help="write the report as one page")] = None,
     png: Annotated[Path | None, Parameter(help="write the figure")] = None,
     json: Annotated[Path | None, Parameter(help="write all numbers")] = None,
@@ -62,7 +63,7 @@ def report_command(
     arrays = [load(name, examples, _shape(shape), vocabulary) for name in input or ["digits"]]
     with _errors.status("predicting and measuring"):
         net = _network(find(target), arrays, method, _options(option or []))
-        made = report(net, *arrays, seeds=seeds, name=target.rpartition(":")[2])
+        made = report(net, *arrays, seeds=seeds, backward=backward, name=target.rpartition(":")[2])
     console = Console()
     console = console if console.is_terminal else Console(width=140)
     console.print(made.table(rows))

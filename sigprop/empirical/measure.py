@@ -140,7 +140,8 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: b
         raise InvalidInput(f"seeds: {seeds} given; standard errors need at least {2 * _GROUP}")
     groups = seeds // _GROUP
     keys = jax.random.split(jax.random.key(0) if key is None else key, groups * _GROUP).reshape(groups, _GROUP)
-    _, mean, spread = _streamed(lambda k: measure_arrays(net, k, *x, gradients=backward), keys, all(map(concrete, jax.tree.leaves((keys, x)))))
+    plain = all(map(concrete, jax.tree.leaves((keys, x))))
+    _, mean, spread = _streamed(lambda k: measure_arrays(net, k, *x, gradients=backward), keys, plain)
     stderr = jax.tree.map(lambda s: (s / (groups - 1) / groups) ** 0.5, spread)
     return _dataset(net.rows(*x), mean, stderr, groups)
 

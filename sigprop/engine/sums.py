@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sigprop.arrays import concrete
-from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply, union
+from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
 from sigprop.engine.sampling import shares
 from sigprop.engine.transpose import independent_copies
@@ -358,7 +358,8 @@ def _given_shared(pool: Pool, fields: Sequence[Occurrence], summed: tuple[Dim, .
     same, other = (pool.query.moment([(n, la) for (n, _), la in zip(fields, found, strict=True)]) for found in (labels, apart))
     if is_nothing(other) or (concrete(other.array) and np.max(np.abs(other.plain())) <= 1e-6 * np.max(np.abs(same.plain()))):
         return None
-    rest = contract([add([same, other._replace(array=-other.array)])], [la for la in union(labels) if isinstance(la, Label) and la.number >= count])
+    wide = [Label(count + k, d.kind, d.size) for k, d in enumerate(summed)]
+    rest = contract([add([same, other._replace(array=-other.array)])], wide)
     used = tuple(sorted(la.number for la in rest.labels if isinstance(la, Label)))
     array = aligned(rest._replace(array=rest.plain()), [Label(j, dims[j].kind, dims[j].size) for j in used])
     constant = pool.const(array, [dims[j] for j in used], rest.note)

@@ -19,16 +19,17 @@ from sigprop.report.strength import strength
 
 
 def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 64, key: Any = None,
-           name: str | None = None) -> Report:
+           name: str | None = None, backward: bool = True) -> Report:
     """Predict the signal's propagation at initialization, measure it, compare, and say what is wrong.
 
     Args:
         net: from :func:`sigprop.network`.
         x: inputs, batch on axis 0; by default those that ``net`` was made with.
-        y, loss: reserved for gradients; giving them is refused.
+        y, loss: reserved for gradients of a loss; giving them is refused.
         seeds: draws of the parameters to measure on, at least eight.
         key: of those draws, ``jax.random.key(0)`` by default.
         name: title, that of the network by default.
+        backward: whether to predict and to measure gradients too.
 
     Raises:
         InvalidInput: for unusable inputs or options.
@@ -36,10 +37,10 @@ def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 
     """
     if y is not None or loss is not None:
         given = "y" if y is not None else "loss"
-        raise InvalidInput(f"{given}: gradients are not reported yet; call sp.report(net, x) without y and loss")
+        raise InvalidInput(f"{given}: gradients of a loss are not reported yet; call sp.report(net, x) without y and loss")
     x = x or net.example
-    predicted = propagate(net, *x)
-    measured = measure(net, *x, seeds=seeds, key=key)
+    predicted = propagate(net, *x, backward=backward)
+    measured = measure(net, *x, seeds=seeds, key=key, backward=backward)
     known = Facts.of(net, predicted, *x)
     rows = net.rows(*x)
     crowding = np.asarray([known.trail.crowding.get(r.value, 0.0) for r in rows])

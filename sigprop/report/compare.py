@@ -15,9 +15,14 @@ _WIDTH = 2.0  # corrections of order 1/width per layer: this many times the sum 
 _MARGIN = 2.0  # decades between a mean square and where single entries leave the type's range
 
 
-def log10_mean_square(data: xr.Dataset) -> np.ndarray:
-    """log10 E[z²] ``[nodes]``, ``-inf`` where it is exactly zero."""
-    return np.asarray(data["log10_second_moment"], np.float64)
+def log10_mean_square(data: xr.Dataset, quantity: str = "second_moment") -> np.ndarray:
+    """log10 E[z²], or E[g²] for ``"grad_variance"``, ``[nodes]``: ``-inf`` where it is exactly zero, NaN where it is not known."""
+    return np.asarray(data[f"log10_{quantity}"], np.float64)
+
+
+def has_gradients(data: xr.Dataset) -> bool:
+    """Whether gradients were asked for and could be had."""
+    return not bool(np.isnan(np.asarray(data["grad_variance"], np.float64)).all())
 
 
 def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray, dtypes: Sequence[Any]) -> xr.Dataset:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sigprop.errors import InvalidInput
-from sigprop.report.compare import log10_mean_square
+from sigprop.report.compare import has_gradients, log10_mean_square
 from sigprop.report.table import concerns
 
 if TYPE_CHECKING:
@@ -25,11 +25,15 @@ def draw(report: Report) -> Any:
     except ImportError as error:
         raise InvalidInput("figures need matplotlib: pip install 'sigprop[figures]'") from error
     count = report.predicted.sizes["node"]
-    drawn = Figure(figsize=(min(max(7.5, 1.5 + 0.24 * count), 13.0), 6.0), layout="constrained")
-    top, bottom = drawn.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
-    _curves(report, top)
+    quantities = ["second_moment", *(["grad_variance"] if has_gradients(report.predicted) else [])]
+    size = (min(max(7.5, 1.5 + 0.24 * count), 13.0), 3.2 + 2.8 * len(quantities))
+    drawn = Figure(figsize=size, layout="constrained")
+    panels = drawn.subplots(len(quantities) + 1, 1, sharex=True, height_ratios=[*[2.4] * len(quantities), 1])
+    top, bottom = panels[0], panels[-1]
+    for axes, quantity in zip(panels, quantities, strict=False):
+        _curves(report, axes, quantity)
     _ratios(report, bottom)
-    for axes in (top, bottom):
+    for axes in panels:
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
@@ -38,9 +42,9 @@ def draw(report: Report) -> Any:
     return drawn
 
 
-def _curves(report: Report, axes: Any) -> None:
-    predicted, measured = log10_mean_square(report.predicted), log10_mean_square(report.measured)
-    stderr = np.asarray(report.measured["log10_second_moment_stderr"], float)
+def _curves(report: Report, axes: Any, quantity: str) -> None:
+    predicted, measured = (log10_mean_square(data, quantity) for data in (report.predicted, report.measured))
+    stderr = np.asarray(report.measured[f"log10_{quantity}_stderr"], float)
     place = np.arange(len(predicted))
     seen, drawn = np.isfinite(predicted), np.isfinite(measured)
     axes.plot(place, np.where(seen, predicted, np.nan), "-", color=_PREDICTED, linewidth=1.8, label="predicted", zorder=2)
@@ -59,7 +63,7 @@ def _curves(report: Report, axes: Any) -> None:
             level = np.full(len(zero), floor + height * (axes.get_ylim()[1] - floor))
             axes.plot(zero, level, "v", color=color, markersize=6, clip_on=False,
                       label="exactly 0" if color == _PREDICTED else "measured as 0")
-    axes.set_ylabel("log₁₀ E[z²]")
+    axes.set_ylabel("log₁₀ E[z²]" if quantity == "second_moment" else "log₁₀ E[g²]")
     axes.legend(frameon=False, fontsize=9, ncols=5, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
 
 

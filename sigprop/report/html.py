@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from sigprop.errors import InvalidInput
 from sigprop.report.problems import power
-from sigprop.report.table import entries, footnote
+from sigprop.report.table import columns, entries, footnote
 
 if TYPE_CHECKING:
     from sigprop.report.result import Report
@@ -76,22 +77,23 @@ def _figure(report: Report) -> str:
 
 
 def _table(report: Report) -> str:
-    heads = "".join(f'<th class="{c}">{c}</th>' for c in ("module", "shape", "predicted", "measured", "ratio", "flag"))
+    numbers = columns(report)
+    heads = "".join(f'<th class="{c.split()[0]}">{c}</th>' for c in ("module", "shape", *numbers, "flag"))
     lines: list[str] = []
     opened: tuple[str, ...] = ()
     for entry in entries(report):
         parents = tuple(p for p in entry["parent"].split("/") if p)
         for depth in range(len(parents)):
             if parents[:depth + 1] != opened[:depth + 1]:
-                lines.append(f'<tr><td class="module" colspan="6" style="padding-left:{_indent(depth)}">{escape(parents[depth])}</td></tr>')
+                lines.append(f'<tr><td class="module" colspan="{3 + len(numbers)}" style="padding-left:{_indent(depth)}">{escape(parents[depth])}</td></tr>')
         opened = parents
-        lines.append(_line(entry, len(parents)))
+        lines.append(_line(entry, len(parents), numbers))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _line(entry: dict[str, Any], depth: int) -> str:
+def _line(entry: dict[str, Any], depth: int, numbers: Sequence[str]) -> str:
     mark = ' class="severe"' if entry["severe"] else ' class="remark"' if entry["flag"] else ""
-    cells = "".join(f"<td>{escape(entry[c])}</td>" for c in ("shape", "predicted", "measured", "ratio"))
+    cells = "".join(f"<td>{escape(entry[c])}</td>" for c in ("shape", *numbers))
     return (f'<tr{mark}><td style="padding-left:{_indent(depth)}">{escape(entry["label"])}</td>{cells}'
             f'<td class="flag">{escape(entry["flag"])}</td></tr>')
 

@@ -59,7 +59,7 @@ class Report:
         Path(path).write_text(html.page(self), encoding="utf-8")
 
     def plot(self) -> Any:
-        """A matplotlib ``Figure``: log10 E[z²] predicted (line) and measured (points with error bars), and their ratio.
+        """A matplotlib ``Figure``: log10 E[z²] and E[g²], predicted (line) and measured (points with error bars), and the ratio of E[z²].
 
         Raises:
             InvalidInput: where matplotlib is missing.

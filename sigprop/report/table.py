@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sigprop.report.compare import FALSE_ALARM, log10_mean_square
+from sigprop.report.compare import FALSE_ALARM, has_gradients, log10_mean_square
 from sigprop.report.problems import Problem, power
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ MARKS = {"dying": "dies", "exploding": "explodes", "epsilon": "epsilon", "zero-h
 
 
 def entries(report: Report) -> list[dict[str, Any]]:
-    """One mapping of strings per row: ``parent``, ``label``, ``shape``, ``predicted``, ``measured``, ``ratio``, ``flag``, ``severe``."""
+    """One mapping of strings per row: ``parent``, ``label``, ``shape``, ``severe``, and one for each of :func:`columns`."""
+    gradient, its_measured = (log10_mean_square(data, "grad_variance") for data in (report.predicted, report.measured))
     predicted, measured = log10_mean_square(report.predicted), log10_mean_square(report.measured)
     stderr = np.asarray(report.measured["log10_second_moment_stderr"], float) * np.log(10)
     out = []
@@ -41,10 +42,17 @@ def entries(report: Report) -> list[dict[str, Any]]:
             "shape": str(report.predicted["shape"].values[k]).replace(" ", ""),
             "predicted": power(predicted[k]), "measured": _with_error(measured[k], stderr[k]),
             "ratio": _ratio(measured[k] - predicted[k]) if np.isfinite(predicted[k] + measured[k]) else "",
+            "E[g²]": "" if np.isnan(gradient[k]) else power(gradient[k]),
+            "g ratio": _ratio(its_measured[k] - gradient[k]) if np.isfinite(gradient[k] + its_measured[k]) else "",
             "flag": ", ".join(dict.fromkeys(flags + ["differs"] * difference)),
             "severe": difference or any(p.severe for p in found),
         })
     return _grouped(out)
+
+
+def columns(report: Report) -> tuple[str, ...]:
+    """Those of the table that hold numbers; predicted gradients and their measured ratio where there are any."""
+    return ("predicted", "measured", "ratio", *(("E[g²]", "g ratio") if has_gradients(report.predicted) else ()))
 
 
 def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -87,8 +95,9 @@ def renderable(report: Report, rows: int | None = None) -> Group:
                  header_style="bold")
     for name in ("module", "shape"):
         grid.add_column(name, no_wrap=True)
-    for name in ("predicted", "measured ± s.e.", "ratio"):
-        grid.add_column(name, justify="right", no_wrap=True)
+    numbers = columns(report)
+    for name in numbers:
+        grid.add_column("measured ± s.e." if name == "measured" else name, justify="right", no_wrap=True)
     grid.add_column("flag")
     every = entries(report)
     shown = _folded(every, rows)
@@ -101,8 +110,7 @@ def renderable(report: Report, rows: int | None = None) -> Group:
             continue
         opened = _open(grid, opened, entry["parent"])
         style = "red" if entry["severe"] else "yellow" if entry["flag"] else ""
-        grid.add_row("  " * len(opened) + entry["label"], entry["shape"], entry["predicted"], entry["measured"], entry["ratio"],
-                     entry["flag"], style=style)
+        grid.add_row("  " * len(opened) + entry["label"], entry["shape"], *(entry[c] for c in numbers), entry["flag"], style=style)
     return Group(grid, *_verdicts(report))
 
 
@@ -143,8 +151,10 @@ def footnote(report: Report) -> str:
     allowed = float(np.median(judged)) / np.log(10) if len(judged) else 0.0
     seen = f"at the median row, a factor of {power(allowed)} is seen" if allowed < _BLIND else (
         f"at the median row, no factor below {10**_BLIND:g} is seen: measure with more seeds")
+    reason = report.predicted.attrs.get("gradients", "")
+    gradients = f" Gradients are not predicted: {reason}." if reason else ""
     return (f"{report.measured.attrs['seeds']} seeds. A row is flagged where the difference exceeds noise (false alarm {FALSE_ALARM:g} per "
-            f"report), finite width and the prediction's error; {seen}.")
+            f"report), finite width and the prediction's error; {seen}.{gradients}")
 
 
 def text(report: Report, width: int) -> str:
