@@ -66,7 +66,7 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
             every = [*dims, *summed]
             inner = pool.over(tied, every, pool.mul)
             body = build_sum(pool, inner, summed, dims)
-            return pool.mul([*free, _spread(body, dims)], dims)
+            return pool.mul([*free, _spread(body, dims)], dims, within=True)
     return _sum_random(pool, (node, tuple(index)), summed, dims)
 
 
@@ -159,9 +159,10 @@ def _weighted(pool: Pool, node: Node, positions: Sequence[int]) -> bool:
     """Whether the terms of a sum are products: of random factors (a derivative along a field counts as one), or of draws and data."""
     if not isinstance(node, Mul):
         return False
-    random = [c for c, _ in node.children if not isinstance(c, Const)]
+    random = [(c, i) for c, i in node.children if not isinstance(c, Const)]
     data = any(isinstance(c, Const) and set(i) & set(positions) for c, i in node.children)
-    return data or (len(random) > 1 and (not pool.shared_sign(node) or any(map(parameter_only, random))))
+    weights = [c for c, i in random if parameter_only(c) and not (pool.shared_sign(c) and set(i) <= set(positions))]
+    return data or (len(random) > 1 and (not pool.shared_sign(node) or bool(weights)))
 
 
 def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> tuple[Tails, bool]:
