@@ -66,7 +66,7 @@ class Pool:
         self.sums: dict[Any, Node] = {}
         self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
         self.vanishing: set[int] = set()  # products with such a quotient
-        self.affine: set[int] = set()  # sums with a deterministic term, however deep
+        self.affine: set[int] = set()  # sums with a term of another order in the width (a deterministic one), however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
 
