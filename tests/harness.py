@@ -19,6 +19,7 @@ import numpy as np
 from scipy import stats
 
 import sigprop as sp
+from sigprop.network import parameter_paths
 
 POWER = 0.99
 ROUNDING = 64 * float(np.finfo(np.float32).eps)  # relative, of one float32 forward pass through a few layers
@@ -127,19 +128,55 @@ def network(function: Any, *x: Any) -> sp.Network:
 
 def predict(net: sp.Network, *x: Any) -> np.ndarray:
     """``[P, P]`` second moments between all positions (batch and sites) of the output, averaged over its last axis."""
-    found = np.asarray(sp.infinite_kernel(net)(x if len(x) > 1 else x[0]).nngp, np.float64)
+    return _square(sp.infinite_kernel(net, ntk=False)(x if len(x) > 1 else x[0]).nngp)
+
+
+def predict_ntk(net: sp.Network, parameterization: str, *x: Any) -> np.ndarray:
+    """``[P, P]`` NTK between all positions, averaged over the last axis of the output."""
+    return _square(sp.infinite_kernel(net, parameterization)(x if len(x) > 1 else x[0]).ntk)
+
+
+def _square(kernel: Any) -> np.ndarray:
+    found = np.asarray(kernel, np.float64)
     sites = (found.ndim - 2) // 2
     order = [0, *range(2, 2 + sites), 1, *range(2 + sites, 2 + 2 * sites)]
     found = found.transpose(order)
     return found.reshape(prod(found.shape[: 1 + sites]), -1)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _chunk(apply: Any, init: Any, keys: Any, x: tuple) -> tuple[Any, Any]:
+def second_moments(apply: Any, params: Any, x: tuple) -> tuple[Any, Any]:
+    """``[P, P]`` products of the output, averaged over its last axis, and its mean."""
+    y = apply(params, *x).astype(jnp.float32)
+    y = y.reshape(-1, y.shape[-1])
+    return jnp.matmul(y, y.T, precision="highest") / y.shape[-1], jnp.mean(y)
+
+
+def tangent_kernel(net: sp.Network, parameterization: str) -> Callable[..., tuple[Any, Any]]:
+    """The empirical NTK ``[P, P]`` from the Jacobian by reverse mode, averaged over the last axis of the output; and its mean."""
+    leaves, tree = jax.tree.flatten(net.abstract_params)
+    laws = dict(zip(parameter_paths(net.laws.tree), jax.tree.leaves(net.laws.tree), strict=True))
+    paths = parameter_paths(net.abstract_params)
+    weights = {k: laws[paths[k]].variance if parameterization == "ntk" else 1.0 for k, moves in enumerate(net.trainable) if moves}
+
+    def observe(apply: Any, params: Any, x: tuple) -> tuple[Any, Any]:
+        given = dict(enumerate(jax.tree.leaves(params)))
+
+        def output(changed: dict[int, Any]) -> Any:
+            y = apply(jax.tree.unflatten(tree, [{**given, **changed}[k] for k in range(len(leaves))]), *x)
+            return y.reshape(-1, y.shape[-1])
+
+        jacobian = jax.jacrev(output)({k: given[k] for k in weights})
+        flat = {k: j.reshape(*j.shape[:2], -1) for k, j in jacobian.items()}
+        kernel = sum(weights[k] * jnp.einsum("pfw,qfw->pq", j, j, precision="highest") for k, j in flat.items())
+        return kernel / next(iter(flat.values())).shape[1], jnp.mean(output({}))
+
+    return observe
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _chunk(observe: Any, apply: Any, init: Any, keys: Any, x: tuple) -> tuple[Any, Any]:
     def one(key: Any) -> tuple[Any, Any]:
-        y = apply(init(key), *x).astype(jnp.float32)
-        y = y.reshape(-1, y.shape[-1])
-        return jnp.matmul(y, y.T, precision="highest") / y.shape[-1], jnp.mean(y)
+        return observe(apply, init(key), x)
 
     def group(some: Any) -> tuple[Any, Any]:
         grams, means = jax.vmap(one)(some)
@@ -148,13 +185,13 @@ def _chunk(apply: Any, init: Any, keys: Any, x: tuple) -> tuple[Any, Any]:
     return jax.lax.map(group, keys)
 
 
-def measure(net: sp.Network, *x: Any, chunks: Any = (0,)) -> tuple[Sample, Sample]:
+def measure(net: sp.Network, *x: Any, chunks: Any = (0,), observe: Any = second_moments) -> tuple[Sample, Sample]:
     """Measured second moments ``[P, P]`` as in :func:`predict`, and the mean over all entries, from numbered chunks of seeds."""
     inputs = tuple(jnp.asarray(a) for a in x)
     found = []
     for chunk in chunks:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(20), chunk), (CHUNK, GROUP))
-        found.append([np.asarray(a, np.float64) for a in _chunk(net.apply, net.init, keys, inputs)])
+        found.append([np.asarray(a, np.float64) for a in _chunk(observe, net.apply, net.init, keys, inputs)])
     return sample(np.concatenate([g for g, _ in found])), sample(np.concatenate([m for _, m in found]))
 
 
@@ -185,24 +222,27 @@ def check(net: sp.Network, *x: Any, detects: float = 0.02) -> Agreement:
     return agree(gram, grams, scale=unit, detects=detects)
 
 
-def check_limit(build: Callable[[int], sp.Network], width: int, *x: Any, detects: float = 0.02, limit: int = LIMIT) -> Agreement:
+def check_limit(build: Callable[[int], sp.Network], width: int, *x: Any, detects: float = 0.02, limit: int = LIMIT,
+                kernel: str = "nngp") -> Agreement:
     """The same for a model whose moments approach their limit as 1/width: Richardson's extrapolation from two widths.
 
     With moments ``k + a/n + b/n^2`` the estimate ``2 wide - narrow`` from widths n and 2n has no bias of order 1/n, and
     ``2 (narrow - wide)`` is ``a/n``. What is left is of second order. Leading corrections of layers, each up to 5/n (that of a ReLU
     layer, E|h|^4 / (E|h|^2)^2 - 1), may cancel in ``a`` but not in ``b``: the allowance is ``(a/n)^2 + (5/n)^2`` of the scale.
+    ``kernel`` is ``"nngp"``, or the parameterization of the NTK.
     """
     nets = [build(width), build(2 * width)]
-    gram = predict(nets[0], *x)
+    gram = predict(nets[0], *x) if kernel == "nngp" else predict_ntk(nets[0], kernel, *x)
+    observers = [second_moments if kernel == "nngp" else tangent_kernel(net, kernel) for net in nets]
     unit = scales(gram)
 
     def second_order(narrow: Sample, wide: Sample) -> np.ndarray:
         return (2 * (narrow.mean - wide.mean) / np.where(unit > 0, unit, 1.0)) ** 2 + (5 / width) ** 2
 
-    pilots = [measure(n, *x)[0] for n in nets]
+    pilots = [measure(n, *x, observe=o)[0] for n, o in zip(nets, observers, strict=True)]
     noise = (detects - 1.2 * float(np.max(second_order(*pilots)[unit > 0], initial=0.0))) / 5**0.5  # s.e. of 2 wide - narrow
     count = chunks_needed(pilots, (unit, unit), noise, limit)
-    narrow, wide = (measure(n, *x, chunks=range(1, 1 + count))[0] for n in nets)
+    narrow, wide = (measure(n, *x, chunks=range(1, 1 + count), observe=o)[0] for n, o in zip(nets, observers, strict=True))
     limits = Sample(2 * wide.mean - narrow.mean, np.sqrt(4 * wide.stderr**2 + narrow.stderr**2), narrow.dof)
     return agree(gram, limits, scale=unit, detects=detects, allowance=second_order(narrow, wide))
 

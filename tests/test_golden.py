@@ -1,4 +1,4 @@
-"""NNGP of ordinary Flax models against neural-tangents 0.6.5 (tests/data), float64."""
+"""NNGP and NTK of ordinary Flax models against neural-tangents 0.6.5 (tests/data), float64."""
 
 from pathlib import Path
 
@@ -13,14 +13,16 @@ REFERENCE = Path(__file__).parent / "data" / "neural_tangents_golden.npz"
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_nngp_equals_reference(name):
+def test_kernels_equal_reference(name):
     reference = np.load(REFERENCE)
     x1, x2 = reference[f"{name}/x1"], reference[f"{name}/x2"]
     tolerance = 1e-6 if "gelu" in name or "circular" in name else 1e-8  # exact GELU to 1e-6
     with jax.enable_x64(True):
-        kernel = sp.infinite_kernel(sp.network(MODELS[name](), x1))
-        np.testing.assert_allclose(kernel(x1, x2).nngp, reference[f"{name}/nngp"], rtol=tolerance)
-        np.testing.assert_allclose(kernel(x1).nngp, reference[f"{name}/nngp_11"], rtol=tolerance)
+        kernel = sp.infinite_kernel(sp.network(MODELS[name](), x1), "standard" if "standard" in name else "ntk")
+        pair, square = kernel(x1, x2), kernel(x1)
+    for part in ("nngp", "ntk"):
+        np.testing.assert_allclose(getattr(pair, part), reference[f"{name}/{part}"], rtol=tolerance)
+        np.testing.assert_allclose(getattr(square, part), reference[f"{name}/{part}_11"], rtol=tolerance)
 
 
 def arc_cosine(q11, q22, q12, depth):
@@ -44,7 +46,7 @@ def test_deep_relu_equals_arc_cosine_recursion():
     with jax.enable_x64(True):
         x = np.random.default_rng(0).standard_normal((3, 5))
         net = sp.network(nn.Sequential([*layers, nn.Dense(1, **options)]), x)
-        found = np.asarray(sp.infinite_kernel(net)(x).nngp)
+        found = np.asarray(sp.infinite_kernel(net, ntk=False)(x).nngp)
     gram = 2 * x @ x.T / 5
     q = np.diag(gram)
     expected = arc_cosine(q[:, None], q[None, :], gram, 50) + 0.0

@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.arrays import concrete, host, namespace
 from sigprop.engine import parity
 from sigprop.engine.draws import Draw
-from sigprop.engine.elementwise import variables
+from sigprop.engine.elementwise import is_variable, variables
 from sigprop.engine.labels import Label, add, aligned, multiply, union
 from sigprop.engine.nodes import (
     Add,
@@ -90,7 +90,7 @@ class Pool:
         self.orders: dict[Node, float] = {}
         self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
         self.vanishing: set[int] = set()  # products with such a quotient
-        self.affine: set[int] = set()  # sums with a deterministic term, however deep
+        self.affine: set[int] = set()  # sums with a term of another order in the width (a deterministic one), however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
 
@@ -136,15 +136,20 @@ class Pool:
             self.affine.add(made.id)
         return made
 
-    def mul(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
-        flat: list[Occurrence] = []
+    def mul(self, children: Sequence[Occurrence], dims: Sequence[Dim], within: bool = False) -> Node:
+        """A product; ``within`` a sum its constants are not what makes a mean of the sum."""
         # a function of one variable stays whole beside other random factors: its expectation is one integral
         many = sum(not isinstance(c[0], Const) for c in children) > 1
-        for node, index in children:
-            if isinstance(node, Mul) and not (many and len(variables(node) or ()) == 1):
-                flat += [(c, tuple(index[j] for j in i)) for c, i in node.children]
-            else:
-                flat.append((node, index))
+        # and a field scaled site by site under a number, so that functions of it and of its multiples have one variable
+        plain = not many and all(not c[0].dims for c in children if isinstance(c[0], Const))
+
+        def factors(child: Occurrence) -> list[Occurrence]:
+            node, index = child
+            if not isinstance(node, Mul) or (many and len(variables(node) or ()) == 1) or (plain and node.gaussian and is_variable(node)):
+                return [child]
+            return [f for c, i in node.children for f in factors((c, tuple(index[j] for j in i)))]
+
+        flat = [f for child in children for f in factors(child)]
         if any(isinstance(c[0], Concat) for c in flat):
             return self._into_concat(flat, dims, self.mul)
         random = sorted((c for c in flat if not isinstance(c[0], Const)), key=lambda c: c[0].id)
@@ -165,7 +170,7 @@ class Pool:
                             gaussian=len(random) == 1 and random[0][0].gaussian,
                             tails=joint_tails(random), children=tuple(head + random))
         scale = prod(self._largest(n) for n, _ in children if isinstance(n, Const))
-        if any(n.id in self.vanishing or scale * self.extents.get(n.id, inf) <= _MEAN for n, _ in children):
+        if any(n.id in self.vanishing or (not within and scale * self.extents.get(n.id, inf) <= _MEAN) for n, _ in children):
             self.vanishing.add(made.id)
         return made
 
@@ -465,7 +470,9 @@ class Pool:
             return self.small(node.child[0], scale)
         if isinstance(node, Sum) and not any(node.iid) and not node.unweighted:
             return self.small(node.child[0], scale)
-        return isinstance(node, Sum) and node.unweighted and scale * prod(d.size for d in node.summed) <= _MEAN
+        if not isinstance(node, Sum) or not node.unweighted or self.shared_sign(node):
+            return False  # constants from inside a sum of derivatives say nothing: those that follow it are marked in ``mul``
+        return scale * prod(d.size for d in node.summed) <= _MEAN
 
     def derivative(self, node: Node) -> bool:
         """Whether the node is a sum over channels of derivatives without weights, or a multiple of one: its mean over channels vanishes."""

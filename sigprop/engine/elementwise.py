@@ -77,6 +77,46 @@ def atom_of(node: Node, labels: tuple[AnyLabel, ...]) -> Atom:
     return Atom(node, labels, placed, False)
 
 
+def rescaled(factors: Sequence[Variable]) -> tuple[list[Named], list[Variable]]:
+    """Linear factors in terms of the variables that functions beside them have: ``x`` beside ``f(c x)`` is ``1/c`` times ``c x``."""
+    used = {v for n, labels in factors if not n.gaussian for v in atom_of(n, labels).variables or ()}
+    multiples = {_multiplied(v): v for v in used if _fixed(v[0]) is not None}
+    scales, out = [], []
+    for factor in factors:
+        node, labels = factor
+        if node.gaussian and factor not in used:
+            if _fixed(node) is not None and _multiplied(factor) in used:
+                scales.append(_coefficient(factor))
+                factor = _multiplied(factor)
+            elif factor in multiples:
+                inverse = _coefficient(multiples[factor])
+                if not concrete(inverse.array) or inverse.array.all():
+                    scales.append(inverse._replace(array=1 / inverse.array))
+                    factor = multiples[factor]
+        out.append(factor)
+    return scales, out
+
+
+def _fixed(node: Node) -> Const | None:
+    """The coefficient ``c``, which may vary over sites, of a Gaussian field ``c x``."""
+    head = node.children[0][0] if isinstance(node, Mul) and node.gaussian else None
+    return head if isinstance(head, Const) else None
+
+
+def _multiplied(variable: Variable) -> Variable:
+    node, labels = variable
+    assert isinstance(node, Mul)
+    child, index = node.children[1]
+    return child, tuple(labels[j] for j in index)
+
+
+def _coefficient(variable: Variable) -> Named:
+    node, labels = variable
+    assert isinstance(node, Mul) and isinstance(node.children[0][0], Const)
+    head, index = node.children[0]
+    return Named(tuple(labels[j] for j in index), head.array, note=head.note)  # type: ignore[attr-defined]
+
+
 def evaluate(node: Node, labels: tuple[AnyLabel, ...], values: Mapping[Variable, Any], layout: Sequence[AnyLabel],
              memo: dict | None = None) -> Any:
     """The field's value where its variables have ``values``; trailing axes follow ``layout``."""

@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.arrays import namespace, scaled
 from sigprop.engine import parity
 from sigprop.engine.build import Pool
-from sigprop.engine.elementwise import atom_of, is_variable, variables
+from sigprop.engine.elementwise import atom_of, is_variable, rescaled, variables
 from sigprop.engine.expectation import group_moment
 from sigprop.engine.labels import (
     AnyLabel,
@@ -257,6 +257,9 @@ class Query:
     # Gaussian groups
 
     def _groups(self, factors: list[Factor]) -> Products:
+        scales, factors = rescaled(factors)
+        if scales:
+            return [[*scales, *p] for p in self._groups(factors)]
         atoms = [atom_of(n, labels) for n, labels in factors]
         if all(a.linear for a in atoms) and len(atoms) == 2:
             pair = self._pair(*factors)

@@ -36,8 +36,11 @@ def build_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tupl
         made = pool.sums[key] = _build(pool, child, summed, dims)
         if child[0].id in pool.vanishing and not isinstance(made, Const):
             pool.vanishing.add(made.id)
-        if all(map(pool.derivative, (n for n, _ in made.children) if isinstance(made, Add) else [made])):
+        vanishing = [pool.derivative(n) for n, _ in made.children] if isinstance(made, Add) else [pool.derivative(made)]
+        if all(vanishing):
             pool.extents[made.id] = prod(d.size for d in summed)
+        elif any(vanishing):
+            pool.affine.add(made.id)
     return pool.sums[key]
 
 
@@ -70,7 +73,7 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
             every = [*dims, *summed]
             inner = pool.over(tied, every, pool.mul)
             body = build_sum(pool, inner, summed, dims)
-            return pool.mul([*free, _spread(body, dims)], dims)
+            return pool.mul([*free, _spread(body, dims)], dims, within=True)
     return _sum_random(pool, (node, tuple(index)), summed, dims)
 
 
@@ -144,18 +147,28 @@ def _vanishing(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tup
     contribute: its own moments are not known here, but as a mean over channels it vanishes beside terms of order one.
     """
     node, index = child
-    pair = pool.query.moment([(node, labels) for labels in _apart(node, index, len(dims), len(summed))])
-    if is_nothing(pair) or (concrete(pair.array) and not np.any(pair.array)):
+    factors = [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Mul) else [(node, tuple(index))]
+    moving = [k for k, (n, _) in enumerate(factors) if pool.shared_sign(n)]
+    several = [k for k in moving if isinstance(factors[k][0], Add) and not factors[k][0].gaussian]
+    # a Gaussian derivative is independent of the fields that it multiplies
+    one, where = factors[moving[0]] if len(moving) == 1 and factors[moving[0]][0].gaussian else child
+    if not several and _uncorrelated(pool, one, where, len(dims), len(summed)):
         return pool._intern(Sum, (node.id, index, summed), dims, parity=node.parity.moved(index).kept(range(len(dims))),
                             tails=node.tails.moved(index).kept(range(len(dims))), child=child, summed=summed,
                             iid=(False,) * len(summed), unweighted=True)
-    factors = [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Mul) else []
-    for k, factor in enumerate(factors):
-        if isinstance(factor[0], Add):
+    for k in several or range(len(factors)):
+        if isinstance(factors[k][0], Add) and len(factors) > 1:
             every = (*dims, *summed)
-            return build_sum(pool, _spread(pool.distributed(factors[:k] + factors[k + 1:], factor, every), every), summed, dims)
+            total = pool.distributed(factors[:k] + factors[k + 1:], factors[k], every)
+            return build_sum(pool, _spread(total, every), summed, dims)
     raise Unsound("a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit is not "
                   "Gaussian. Multiply by the shared factor after the sum.")
+
+
+def _uncorrelated(pool: Pool, node: Node, index: Sequence[int], count: int, summed: int) -> bool:
+    """Whether the covariance of different channels is exactly zero."""
+    pair = pool.query.moment([(node, labels) for labels in _apart(node, index, count, summed)])
+    return is_nothing(pair) or (concrete(pair.array) and not np.any(pair.array))
 
 
 def _apart(node: Node, index: Sequence[int], count: int, summed: int) -> list[tuple[Label, ...]]:
@@ -170,9 +183,10 @@ def _weighted(pool: Pool, node: Node, positions: Sequence[int]) -> bool:
     """Whether the terms of a sum are products: of random factors (a derivative along a field counts as one), or of draws and data."""
     if not isinstance(node, Mul):
         return False
-    random = [c for c, _ in node.children if not isinstance(c, Const)]
+    random = [(c, i) for c, i in node.children if not isinstance(c, Const)]
     data = any(isinstance(c, Const) and set(i) & set(positions) for c, i in node.children)
-    return data or (len(random) > 1 and (not pool.shared_sign(node) or any(map(parameter_only, random))))
+    weights = [c for c, i in random if parameter_only(c) and not (pool.shared_sign(c) and set(i) <= set(positions))]
+    return data or (len(random) > 1 and (not pool.shared_sign(node) or bool(weights)))
 
 
 def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> tuple[Tails, bool]:

@@ -49,14 +49,14 @@ def _within(occurrence: Occurrence, own: set[Occurrence]) -> bool:
 def _products(pool: Pool, option: Occurrence, own: set[Occurrence], dims: Sequence[Dim]) -> Iterator[tuple[Occurrence, list[Occurrence]]]:
     """``option`` as a sum of products of a function of ``own`` and of other factors."""
     node, index = option
-    one = (pool.const(np.ones(()), ()), ())
+    one: Occurrence = (pool.const(np.ones(()), ()), ())
     if pool.is_zero(node):
         return
     if _within(option, own):
         yield option, []
     elif isinstance(node, Add):
-        for child, where in node.children:
-            yield from _products(pool, (child, tuple(index[j] for j in where)), own, dims)
+        parts = [p for child, where in node.children for p in _products(pool, (child, tuple(index[j] for j in where)), own, dims)]
+        yield from [(one, [option])] if all(inside == one for inside, _ in parts) else parts
     elif isinstance(node, Mul):
         factors = [(n, tuple(index[j] for j in i)) for n, i in node.children]
         inner = [f for f in factors if not isinstance(f[0], Const) and _within(f, own)]

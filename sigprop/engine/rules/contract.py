@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sigprop.engine.interpreter import Context
+from sigprop.engine.nodes import parameter_only
 from sigprop.engine.rules.elementwise import mul
 from sigprop.engine.rules.shape import expand, regroup, window_axis
 from sigprop.engine.values import Factor, Field, Known, Value, settle
@@ -48,7 +49,10 @@ def product_sum(context: Context, left: Value, right: Value, axes: Sequence[int]
     if isinstance(both, Known):
         return Known(both.array.sum(axis=tuple(axes)), both.note)
     assert isinstance(both, Field)
-    return sum_axes(context, both, axes)
+    out = sum_axes(context, both, axes)
+    if isinstance(out, Field) and any(isinstance(v, Field) and parameter_only(v.node) for v in (left, right)):
+        context.pool.extents.pop(out.node.id, None)  # weights, and their tangents, have a scale of their own: no mean
+    return out
 
 
 def dot_general(context: Context, op: Op, left: Value, right: Value) -> Sequence[Value]:
