@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import sigprop as sp
+from sigprop.predict.signal import interpretation
 
 X = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
 INITS = {"He": (nn.initializers.he_normal(), 2.0), "Glorot": (nn.initializers.glorot_normal(), 1.0),
@@ -34,6 +35,34 @@ def test_chaos_does_not_amplify_rounding():
     found = sp.propagate(sp.network(deep(600, nn.initializers.he_normal(), jnp.tanh), X), X)
     late = found.input_second_moment.values[200:]
     np.testing.assert_allclose(late[::2], np.broadcast_to(late[0], late[::2].shape), rtol=1e-7)
+
+
+class PreNorm(nn.Module):
+    """Residual blocks with a norm in front of each."""
+
+    depth: int
+    stem: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(64)(x) if self.stem else x
+        for _ in range(self.depth):
+            x = x + nn.Dense(64)(nn.relu(nn.Dense(64)(nn.LayerNorm()(x))))
+        return nn.Dense(8)(nn.LayerNorm()(x))
+
+
+@pytest.mark.parametrize("stem", [True, False])
+def test_moments_asked_grow_linearly_with_residual_depth(stem):
+    """Each further block asks no more questions than the ones before it, although the stream is a sum over all blocks."""
+    asked = [len(interpretation(sp.network(PreNorm(depth, stem), X), X).context.query.memo) for depth in (10, 20, 30)]
+    assert asked[2] - asked[1] <= asked[1] - asked[0]
+
+
+def test_residual_stream_follows_its_closed_form():
+    """With unit-variance branches halved by a ReLU, block L adds 1/2 to E[z^2], which starts as that of the stem."""
+    found = sp.propagate(sp.network(PreNorm(20), X), X)
+    stream = found.second_moment.values[[str(n).endswith("add") or str(n).startswith("add") for n in found.node.values]]
+    np.testing.assert_allclose(np.diff(stream), 0.5, rtol=1e-4)
 
 
 MODEL = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(64), jnp.tanh, nn.Dense(64), nn.LayerNorm(), nn.gelu, nn.Dense(8)])

@@ -87,6 +87,7 @@ class Pool:
         self.nodes: dict[Any, Node] = {}
         self.flips: dict[Any, int] = {}  # number of each sign that can be flipped: of a leaf, or of several at once
         self.sums: dict[Any, Node] = {}
+        self.parts: dict[Node, tuple[Occurrence, Occurrence]] = {}
         self.orders: dict[Node, float] = {}
         self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
         self.vanishing: set[int] = set()  # products with such a quotient
@@ -98,7 +99,10 @@ class Pool:
                 tails: Tails = TAME, **fields: Any) -> Any:
         full = (kind, tuple(dims), identity)
         if full not in self.nodes:
-            self.nodes[full] = kind(len(self.nodes), tuple(dims), parity, gaussian, tails, **fields)
+            leaves = 1 << fields["number"] if kind is Leaf else 0
+            for node, _ in fields.get("children") or fields.get("parts") or [c for c in [fields.get("child")] if c]:
+                leaves |= node.leaves
+            self.nodes[full] = kind(len(self.nodes), tuple(dims), leaves, parity, gaussian, tails, **fields)
         return self.nodes[full]
 
     # leaves and constants
@@ -164,7 +168,8 @@ class Pool:
         if not head and len(random) == 1 and self._identity(random[0], dims):
             return random[0][0]
         if head and len(random) == 1 and random[0][0].id in self.affine:
-            return self.distributed(head, random[0], dims)
+            parts = [(n, tuple(random[0][1][j] for j in i)) for n, i in self.separated(random[0][0])]  # type: ignore[arg-type]
+            return self.add([self.over([*head, part], dims, self.mul) for part in parts], dims)
         key = tuple((c[0].id, c[1]) for c in head + random)
         made = self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
                             gaussian=len(random) == 1 and random[0][0].gaussian,
@@ -173,6 +178,17 @@ class Pool:
         if any(n.id in self.vanishing or (not within and scale * self.extents.get(n.id, inf) <= _MEAN) for n, _ in children):
             self.vanishing.add(made.id)
         return made
+
+    def separated(self, node: Add) -> tuple[Occurrence, Occurrence]:
+        """The deterministic terms of a sum, however deep, and the sum without them."""
+        if node not in self.parts:
+            consts, others = [], []
+            for child, index in node.children:
+                inner = self.separated(child) if isinstance(child, Add) and child.id in self.affine else ((child, range(len(index))),)
+                for part, where in inner:
+                    (consts if isinstance(part, Const) else others).append((part, tuple(index[j] for j in where)))
+            self.parts[node] = (self.over(consts, node.dims, self.add), (self.add(others, node.dims), tuple(range(len(node.dims)))))
+        return self.parts[node]
 
     def distributed(self, factors: Sequence[Occurrence], total: Occurrence, dims: Sequence[Dim]) -> Node:
         """The product of ``factors`` and of a sum, as a sum of products."""

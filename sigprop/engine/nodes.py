@@ -64,10 +64,14 @@ def joint_tails(children: Sequence[Occurrence]) -> Tails:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Node:
-    """Base of the graph. ``id`` orders nodes by creation; equality is identity, since nodes are hash-consed."""
+    """Base of the graph. ``id`` orders nodes by creation; equality is identity, since nodes are hash-consed.
+
+    ``leaves`` are the bits of all draws behind the node: nodes that share none are independent.
+    """
 
     id: int
     dims: tuple[Dim, ...]
+    leaves: int = field(repr=False)
     parity: Parity = field(repr=False)
     gaussian: bool
     tails: Tails = field(repr=False)

@@ -168,7 +168,12 @@ class Query:
             rest = [f for f in factors if not isinstance(f[0], Const)]
             own = [Named(labels, n.array, note=n.note) for n, labels in fixed if isinstance(n, Const)]
             return [[*own, *p] for p in ([[self.moment(rest)]] if len(rest) > 1 else self._products(rest))] if rest else [own]
-        for i, (node, labels) in enumerate(factors):
+        groups = _independent(factors)
+        if len(groups) > 1:
+            return [[self.moment(group) for group in groups]]
+        # the latest field first: what it adds to earlier ones has weights of its own, and is independent of them
+        for i in sorted(range(len(factors)), key=lambda k: -factors[k][0].id):
+            node, labels = factors[i]
             rest = factors[:i] + factors[i + 1:]
             reduced = self._reduce(node, labels, rest)
             if reduced is not None:
@@ -279,18 +284,12 @@ class Query:
         return None if is_nothing(found) else normalised(found)
 
     def _centred(self, factor: Factor) -> Factor:
+        """A Gaussian field less its mean, which may sit in sums of sums."""
         node, labels = factor
-        centred = self._without_constants(node)
+        centred = self.pool.separated(node)[1][0] if isinstance(node, Add) and node.id in self.pool.affine else node
         if len(centred.dims) != len(node.dims):
             raise Unsound("a field and its mean vary along different axes")
         return centred, labels
-
-    def _without_constants(self, node: Node) -> Node:
-        """A Gaussian field less its mean, which may sit in sums of sums."""
-        if not isinstance(node, Add) or node.parity.odd:
-            return node
-        terms = [(self._without_constants(n), i) for n, i in node.children if not isinstance(n, Const)]
-        return self.pool.add(terms, node.dims)
 
     def _pair(self, a: Factor, b: Factor) -> Named | None:
         """Covariance of two primitive Gaussian fields."""
@@ -340,6 +339,18 @@ class Query:
                 terms.append((node, labels))
         found = [contract(product, dummies) for product in self._products(terms)]
         return add(found) if found else None
+
+
+def _independent(factors: Sequence[Factor]) -> list[list[Factor]]:
+    """Factors grouped so that different groups have no draw in common."""
+    groups: list[tuple[int, list[Factor]]] = []
+    for factor in factors:
+        met = [g for g in groups if g[0] & factor[0].leaves]
+        leaves = factor[0].leaves
+        for mask, _ in met:
+            leaves |= mask
+        groups = [g for g in groups if g not in met] + [(leaves, [*itertools.chain.from_iterable(g for _, g in met), factor])]
+    return [group for _, group in groups]
 
 
 def _outer(p: Sum, q: Sum) -> Sum | None:
