@@ -1,0 +1,77 @@
+"""Kernels of sigprop as kernel functions of neural-tangents, and the reverse.
+
+Sites are ordered ``[n1, n2, *sites1, *sites2]`` here and ``[n1, n2, h1, h2, w1, w2, ...]`` there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from sigprop.errors import InvalidInput
+from sigprop.infinite import infinite_kernel
+from sigprop.network import Network
+from sigprop.types import Kernel
+
+_NAMES = ("nngp", "ntk")
+
+
+def kernel_fn_of(kernel: Network | Callable[..., Kernel]) -> Callable[..., Any]:
+    """``kernel_fn(x1, x2=None, get=None)`` as ``nt.predict`` and ``nt.batch`` take it.
+
+    It returns an array where ``get`` is ``"nngp"`` or ``"ntk"``, else a named tuple of those in ``get`` (None: of all there are).
+
+    Args:
+        kernel: a network, for its infinite-width kernel, or any ``kernel(x1, x2=None) -> Kernel``.
+
+    Raises:
+        InvalidInput: by ``kernel_fn``, where ``get`` asks for what the kernel does not have.
+    """
+    compute = infinite_kernel(kernel) if isinstance(kernel, Network) else kernel
+
+    def kernel_fn(x1: Any, x2: Any = None, get: str | Sequence[str] | None = None) -> Any:
+        asked = _NAMES if get is None else (get,) if isinstance(get, str) else tuple(get)
+        if not asked or not set(asked) <= set(_NAMES):
+            raise InvalidInput(f"get: {get!r} given; 'nngp', 'ntk', a tuple of them or None is allowed")
+        found = {name: value for name, value in compute(x1, x2)._asdict().items() if name in asked and value is not None}
+        if get is not None and set(found) != set(asked):
+            raise InvalidInput(f"get: {get!r} given, but this kernel has no NTK (Kernel.ntk is None)")
+        arrays = {name: _paired(found[name]) for name in asked if name in found}
+        return arrays[get] if isinstance(get, str) else namedtuple("AnalyticKernel", arrays)(**arrays)
+
+    return kernel_fn
+
+
+def kernel_of(kernel_fn: Callable[..., Any]) -> Callable[..., Kernel]:
+    """``kernel(x1, x2=None) -> Kernel`` of a ``kernel_fn`` of ``nt.stax`` (or any with its signature), NNGP and NTK.
+
+    Outputs with sites are computed with all their pairs, also where ``kernel_fn`` by itself gives equal sites only. The error is 0, as
+    stax's kernels are closed forms but for those of its layers that integrate numerically and do not say how well.
+    """
+    by_sites = "diagonal_spatial" in inspect.signature(kernel_fn).parameters
+
+    def kernel(x1: Any, x2: Any = None) -> Kernel:
+        found = kernel_fn(x1, x2, _NAMES)
+        reverse = False
+        if found.nngp.ndim > 2 and by_sites:
+            found = kernel_fn(x1, x2, (*_NAMES, "is_reversed"), diagonal_spatial=False)
+            reverse = found.is_reversed
+        nngp, ntk = (_grouped(a, reverse) for a in (found.nngp, found.ntk))
+        return Kernel(nngp, ntk, jnp.zeros((), nngp.dtype))
+
+    return kernel
+
+
+def _paired(a: Any) -> Any:
+    sites = (a.ndim - 2) // 2
+    return a.transpose(0, 1, *(k for s in range(sites) for k in (2 + s, 2 + sites + s)))
+
+
+def _grouped(a: Any, reverse: bool) -> Any:
+    """Undoes ``_paired``; stax may have kept the pairs in reversed order."""
+    first = range(2, a.ndim, 2)[:: -1 if reverse else 1]
+    return a.transpose(0, 1, *first, *(k + 1 for k in first))
