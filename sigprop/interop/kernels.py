@@ -49,18 +49,17 @@ def kernel_fn_of(kernel: Network | Callable[..., Kernel]) -> Callable[..., Any]:
 def kernel_of(kernel_fn: Callable[..., Any]) -> Callable[..., Kernel]:
     """``kernel(x1, x2=None) -> Kernel`` of a ``kernel_fn`` of ``nt.stax`` (or any with its signature), NNGP and NTK.
 
-    Outputs with sites are computed with all their pairs, also where ``kernel_fn`` by itself gives equal sites only. The error is 0, as
-    stax's kernels are closed forms but for those of its layers that integrate numerically and do not say how well.
+    Outputs with sites are computed with all their pairs, also where stax by itself gives equal sites only. The error is 0: stax's kernels
+    are closed forms, but for the few layers that integrate numerically and do not say how well.
     """
-    by_sites = "diagonal_spatial" in inspect.signature(kernel_fn).parameters
+    stax = "diagonal_spatial" in inspect.signature(kernel_fn).parameters
+    names = (*_NAMES, "is_reversed", "diagonal_spatial") if stax else _NAMES
 
     def kernel(x1: Any, x2: Any = None) -> Kernel:
-        found = kernel_fn(x1, x2, _NAMES)
-        reverse = False
-        if found.nngp.ndim > 2 and by_sites:
-            found = kernel_fn(x1, x2, (*_NAMES, "is_reversed"), diagonal_spatial=False)
-            reverse = found.is_reversed
-        nngp, ntk = (_grouped(a, reverse) for a in (found.nngp, found.ntk))
+        found = kernel_fn(x1, x2, names)
+        if stax and found.nngp.ndim > 2 and found.diagonal_spatial:
+            found = kernel_fn(x1, x2, names, diagonal_spatial=False)
+        nngp, ntk = (_grouped(a, stax and found.is_reversed) for a in (found.nngp, found.ntk))
         return Kernel(nngp, ntk, jnp.zeros((), nngp.dtype))
 
     return kernel
