@@ -3,7 +3,9 @@
 import importlib
 import json
 import sys
+from functools import cache
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import flax.linen as nn
@@ -15,7 +17,6 @@ import scipy.linalg
 from golden_models import MODELS, conv, flat
 
 import sigprop as sp
-from sigprop.errors import MissingDependency
 from sigprop.interop import kernel_fn_of, kernel_of, neural_tangents
 
 DATA = Path(__file__).parent / "data"
@@ -52,7 +53,7 @@ def helpers(s):
 @pytest.mark.parametrize("architecture", REFERENCE, ids=lambda a: a["name"])
 def test_reference_is_recomputed(nt, architecture):
     reference, name = np.load(DATA / "neural_tangents_golden.npz"), architecture["name"]
-    kernel = kernel_of(eval(architecture["stax_code"], helpers(nt.stax))[2])
+    kernel = jax.jit(kernel_of(eval(architecture["stax_code"], helpers(nt.stax))[2]))
     x1, x2 = reference[f"{name}/x1"], reference[f"{name}/x2"]
     with jax.enable_x64(True):
         for suffix, found in (("", kernel(x1, x2)), ("_11", kernel(x1))):
@@ -89,9 +90,9 @@ def test_load_changes_nothing_else(nt):
 def test_absence_says_how_to_install(monkeypatch, absent):
     monkeypatch.delitem(sys.modules, "neural_tangents", raising=False)
     monkeypatch.setattr(neural_tangents, "find_spec", lambda name: None if name == absent else find_spec("json"))
-    with pytest.raises(MissingDependency, match=f"^{absent} not installed: .*--no-deps neural-tangents==0.6.5"):
+    with pytest.raises(sp.MissingDependency, match=f"^{absent} not installed: .*--no-deps neural-tangents==0.6.5"):
         neural_tangents.load()
-    assert issubclass(MissingDependency, ImportError) and issubclass(MissingDependency, sp.SigpropError)
+    assert issubclass(sp.MissingDependency, ImportError) and issubclass(sp.MissingDependency, sp.SigpropError)
 
 
 class Gated(nn.Module):
@@ -110,22 +111,29 @@ FINITE = {
 }
 
 
-@needs_it
-@pytest.mark.parametrize("name", FINITE)
-@pytest.mark.parametrize("implementation", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES", "AUTO"])
-@pytest.mark.parametrize("vmap_axes", [None, 0])
-def test_empirical_ntk_is_the_contraction_of_jacobians(nt, name, implementation, vmap_axes):
+@cache
+def contracted(name):
+    """A model, its parameters, two batches, and ``[n1, n2, 3, 3]`` contractions of their Jacobians."""
     model, shape = FINITE[name]
-    x1, x2 = (jax.random.normal(jax.random.key(k), (n, *shape)) for k, n in ((1, 4), (2, 3)))
-    params = model.init(jax.random.key(0), x1)
+    batches = [jax.random.normal(jax.random.key(k), (n, *shape)) for k, n in ((1, 4), (2, 3))]
+    params = model.init(jax.random.key(0), batches[0])
 
+    @jax.jit
     def jacobian(x):
         leaves = jax.tree.leaves(jax.jacrev(lambda p: model.apply(p, x))(params))
         return jnp.concatenate([leaf.reshape(len(x), 3, -1) for leaf in leaves], -1)
 
-    expected = jnp.einsum("iap,jbp->ijab", jacobian(x1), jacobian(x2), precision="highest")
-    kernel = nt.empirical_ntk_fn(model.apply, trace_axes=(), vmap_axes=vmap_axes, implementation=nt.NtkImplementation[implementation])
-    np.testing.assert_allclose(jax.jit(kernel)(x1, x2, params), expected, atol=2e-6 * float(abs(expected).max()), rtol=0)
+    return model.apply, params, batches, np.einsum("iap,jbp->ijab", *map(jacobian, batches))
+
+
+@needs_it
+@pytest.mark.parametrize(("name", "implementation"), [
+    ("mlp", "AUTO"), *product(FINITE, ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES"])])
+@pytest.mark.parametrize("vmap_axes", [None, 0])
+def test_empirical_ntk_is_the_contraction_of_jacobians(nt, name, implementation, vmap_axes):
+    apply, params, batches, expected = contracted(name)
+    kernel = nt.empirical_ntk_fn(apply, trace_axes=(), vmap_axes=vmap_axes, implementation=nt.NtkImplementation[implementation])
+    np.testing.assert_allclose(jax.jit(kernel)(*batches, params), expected, atol=2e-6 * abs(expected).max(), rtol=0)
 
 
 X, TEST, Y = RANDOM.standard_normal((6, 7)), RANDOM.standard_normal((4, 7)), RANDOM.standard_normal((6, 2))

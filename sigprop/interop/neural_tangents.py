@@ -114,4 +114,5 @@ def _cotangents(eqn: Any, cotangent: Any, *values: Any) -> Any:
 
 def _flops(f: Callable[..., Any], optimize: bool, *args: Any, **kwargs: Any) -> float:
     lowered = jax.jit(f).lower(*args, **kwargs)
-    return (lowered.compile() if optimize else lowered).cost_analysis()["flops"]
+    analysis = (lowered.compile() if optimize else lowered).cost_analysis() or {}
+    return analysis.get("flops", float("inf"))
