@@ -129,7 +129,7 @@ def contracted(name):
 @needs_it
 @pytest.mark.parametrize(("name", "implementation"), [
     ("mlp", "AUTO"), *product(FINITE, ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES"])])
-@pytest.mark.parametrize("vmap_axes", [None, 0])
+@pytest.mark.parametrize("vmap_axes", [None, pytest.param(0, marks=pytest.mark.slow)])
 def test_empirical_ntk_is_the_contraction_of_jacobians(nt, name, implementation, vmap_axes):
     apply, params, batches, expected = contracted(name)
     kernel = nt.empirical_ntk_fn(apply, trace_axes=(), vmap_axes=vmap_axes, implementation=nt.NtkImplementation[implementation])
