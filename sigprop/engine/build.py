@@ -7,6 +7,7 @@ into concatenations, sums over channels with a mean are replaced by that mean (l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sigprop.arrays import concrete, host, namespace
 from sigprop.engine import parity
 from sigprop.engine.draws import Draw
 from sigprop.engine.elementwise import variables
+from sigprop.engine.labels import Label, add, aligned, multiply, union
 from sigprop.engine.nodes import (
     Add,
     Concat,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 
 EVEN = Parity()
+_MEAN = 1.5  # largest factor, in units of one over the number of terms, that makes a mean of a sum
 TAME = Tails()
 
 
@@ -55,13 +58,38 @@ def _over(node: Node, index: Sequence[int], used: Sequence[int], dims: Sequence[
     return xp.reshape(xp.transpose(node.array, np.argsort(index)), [dims[d].size if d in index else 1 for d in used])
 
 
+def _factors(child: Occurrence) -> list[Occurrence]:
+    """All factors of a product, products among them opened."""
+    node, index = child
+    if not isinstance(node, Mul):
+        return [child]
+    return [f for n, i in node.children for f in _factors((n, tuple(index[j] for j in i)))]
+
+
+def _terms(child: Occurrence) -> list[Occurrence]:
+    node, index = child
+    return [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Add) else [child]
+
+
+def _like(terms: Sequence[tuple[Occurrence, int]]) -> list[list[tuple[Occurrence, int]]]:
+    """Terms in groups that differ by a constant factor only; constants are left apart."""
+    groups: dict[Any, list[tuple[Occurrence, int]]] = {}
+    for term in terms:
+        rest = sorted((n.id, i) for n, i in _factors(term[0]) if not isinstance(n, Const))
+        groups.setdefault(tuple(rest) if rest else len(groups), []).append(term)
+    return list(groups.values())
+
+
 class Pool:
     """Owns the nodes of one interpretation; ``query`` answers the means that the law of large numbers asks for."""
 
     def __init__(self) -> None:
         self.nodes: dict[Any, Node] = {}
-        self.leaves: list[Leaf] = []
+        self.flips: dict[Any, int] = {}  # number of each sign that can be flipped: of a leaf, or of several at once
         self.sums: dict[Any, Node] = {}
+        self.orders: dict[Node, float] = {}
+        self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
+        self.vanishing: set[int] = set()  # products with such a quotient
         self.affine: set[int] = set()  # sums with a deterministic term, however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
@@ -75,16 +103,12 @@ class Pool:
 
     # leaves and constants
 
-    def leaf(self, key: Any, shape: Sequence[int], draw: Draw) -> Node:
-        dims = [Dim("chan", n) for n in shape]
-        found = self.nodes.get((Leaf, tuple(dims), (key,)))
-        if found is not None:
-            return found
-        number = len(self.leaves)
-        node = self._intern(Leaf, (key,), dims, parity=parity.leaf(number, len(dims)), gaussian=True,
+    def leaf(self, key: Any, shape: Sequence[int], draw: Draw, sign: str | None = None) -> Node:
+        """Independent draws. Leaves of one ``sign`` are also flipped all at once, a symmetry that outlives any number of them."""
+        number = self.flips.setdefault((key, *shape), len(self.flips))
+        common = None if sign is None else self.flips.setdefault(sign, len(self.flips))
+        return self._intern(Leaf, (key,), [Dim("chan", n) for n in shape], parity=parity.leaf(number, len(shape), common), gaussian=True,
                             number=number, draw=draw)
-        self.leaves.append(node)
-        return node
 
     def const(self, array: Any, dims: Sequence[Dim], note: Note = EXACT) -> Node:
         array = host(array)
@@ -95,8 +119,8 @@ class Pool:
     # elementwise operations
 
     def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
-        children = self._gathered([c for c in children if not self._is_zero(c[0])], dims)
-        children = self._drop_small(children)
+        children = self._gathered([c for c in children if not self.is_zero(c[0])], dims)
+        children = self._drop_small(self._collected(children, dims), dims)
         if any(isinstance(c[0], Concat) for c in children):
             return self._into_concat(children, dims, self.add)
         if not children:
@@ -125,7 +149,7 @@ class Pool:
             return self._into_concat(flat, dims, self.mul)
         random = sorted((c for c in flat if not isinstance(c[0], Const)), key=lambda c: c[0].id)
         consts = [c for c in flat if isinstance(c[0], Const)]
-        if any(self._is_zero(c[0]) for c in consts):
+        if any(self.is_zero(c[0]) for c in consts):
             return self.const(np.zeros(()), ())
         head = [self._merge(consts, dims)] if consts else []
         if head and not head[0][0].dims and self._is_one(head[0][0]):
@@ -137,9 +161,13 @@ class Pool:
         if head and len(random) == 1 and random[0][0].id in self.affine:
             return self.distributed(head, random[0], dims)
         key = tuple((c[0].id, c[1]) for c in head + random)
-        return self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
+        made = self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
                             gaussian=len(random) == 1 and random[0][0].gaussian,
                             tails=joint_tails(random), children=tuple(head + random))
+        scale = prod(self._largest(n) for n, _ in children if isinstance(n, Const))
+        if any(n.id in self.vanishing or scale * self.extents.get(n.id, inf) <= _MEAN for n, _ in children):
+            self.vanishing.add(made.id)
+        return made
 
     def distributed(self, factors: Sequence[Occurrence], total: Occurrence, dims: Sequence[Dim]) -> Node:
         """The product of ``factors`` and of a sum, as a sum of products."""
@@ -174,6 +202,34 @@ class Pool:
             return out
         return [*out, (self.const(np.broadcast_to(total, [dims[d].size for d in used]) if concrete(total) else total,
                                   [dims[d] for d in used], note), tuple(used))]
+
+    def _collected(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
+        """Like terms as one, so that what cancels is gone: the squared mean in a variance ``E x^2 - (E x)^2``.
+
+        Sums among the children are opened only where a term of theirs cancels.
+        """
+        like = _like([(c, k) for k, c in enumerate(children)])
+        opened = [(t, k) for k, c in enumerate(children) for t in (_terms(c) if len(children) > 1 else [c])]
+        if len(opened) > len(children):
+            found = _like(opened)
+            gone = {k for group in found for _, k in group if len(group) > 1 and self._combined([t for t, _ in group], dims) is None}
+            if gone:
+                return self._collected([t for t, k in opened if k in gone] + [c for k, c in enumerate(children) if k not in gone], dims)
+        out = []
+        for group in like:
+            total = self._combined([c for c, _ in group], dims) if len(group) > 1 else group[0][0]
+            out += [] if total is None else [total]
+        return out
+
+    def _combined(self, like: Sequence[Occurrence], dims: Sequence[Dim]) -> Occurrence | None:
+        """The sum of terms that differ by a constant factor, ``None`` where it vanishes."""
+        one = (self.const(np.ones(()), ()), ())
+        parts = [_factors(c) for c in like]
+        coefficients = [self._merge([one, *(f for f in factors if isinstance(f[0], Const))], dims) for factors in parts]
+        total = self._gathered(coefficients, dims)
+        if not total or self.is_zero(total[0][0]):
+            return None
+        return self.over([*total, *(f for f in parts[0] if not isinstance(f[0], Const))], dims, self.mul)
 
     def map(self, name: str, function: Callable[..., Any], children: Sequence[Occurrence], dims: Sequence[Dim],
             key: Any, symmetry: str | None = None) -> Node:
@@ -351,7 +407,7 @@ class Pool:
     def _identity(self, occurrence: Occurrence, dims: Sequence[Dim]) -> bool:
         return tuple(occurrence[1]) == tuple(range(len(dims)))
 
-    def _is_zero(self, node: Node) -> bool:
+    def is_zero(self, node: Node) -> bool:
         return isinstance(node, Const) and concrete(node.array) and not np.any(np.asarray(node.array))
 
     def _is_one(self, node: Node) -> bool:
@@ -367,26 +423,73 @@ class Pool:
         note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
         return self.const(out, [dims[d] for d in used], note), tuple(used)
 
-    def _drop_small(self, children: Sequence[Occurrence]) -> list[Occurrence]:
+    def _drop_small(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
         """Drop channel averages of zero-mean fields beside terms of order one: they vanish as 1/sqrt(width)."""
         large = [c for c in children if not self.small(c[0])]
         fields = [n for n, _ in large if not isinstance(n, Const)]
-        parameters = bool(fields) and all(map(parameter_only, fields))  # whose means count: the same weights are summed later
-        return large if large and not parameters else list(children)
+        if fields and all(map(parameter_only, fields)):  # whose means count: the same weights are summed later
+            return list(children)
+        rest = [c for c in large if self.order(c[0]) == 1]
+        if large and rest and len(rest) < len(large):
+            large = [c for c in large if self.order(c[0]) == 1 or not self._outweighed(c, rest, dims)]
+        return large or list(children)
+
+    def _outweighed(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
+        """Whether a scaled average is as small beside what it is added to as an average is beside one of its terms.
+
+        With a normalizer's scale in it that is not to be seen from its coefficient.
+        """
+        body = self.over(rest, dims, self.add)
+        sizes = []
+        for node, index in (child, body):
+            where: Any = (node, tuple(Label(d, dims[d].kind, dims[d].size) for d in index))
+            sizes.append(self.query.moment([where, where]))
+            if node is body[0] and child[0].parity.odd:  # beside the spread, not beside a constant
+                mean = self.query.moment([where])
+                square = multiply([mean, mean])
+                sizes[1] = add([sizes[1], square._replace(array=-square.array)])
+        labels = union(s.labels for s in sizes)
+        theirs, ours = (aligned(s._replace(array=s.plain()), labels) for s in sizes)
+        return concrete(theirs) and concrete(ours) and bool(np.all(theirs <= self.order(child[0]) * ours))
 
     def small(self, node: Node, scale: float = 1.0) -> bool:
         """Whether ``scale`` times the node is a mean over channels of a zero-mean field, or a product with one."""
+        if node.id in self.vanishing:
+            return True
         if isinstance(node, Mul):
-            for child, _ in node.children:
-                if isinstance(child, Const):
-                    scale *= float(np.max(np.abs(child.array))) if concrete(child.array) else float("inf")
+            scale *= prod(self._largest(c) for c, _ in node.children if isinstance(c, Const))
             return any(self.small(n, scale) for n, _ in node.children if not isinstance(n, Const))
         if isinstance(node, Add):
             return all(self.small(n, scale) for n, _ in node.children)
         if isinstance(node, Take):
             return self.small(node.child[0], scale)
-        if isinstance(node, Sum) and not any(node.iid):
+        if isinstance(node, Sum) and not any(node.iid) and not node.unweighted:
             return self.small(node.child[0], scale)
-        if not isinstance(node, Sum) or not node.unweighted:
-            return False
-        return scale * float(np.prod([d.size for d in node.summed], dtype=float)) <= 1.5
+        return isinstance(node, Sum) and node.unweighted and scale * prod(d.size for d in node.summed) <= _MEAN
+
+    def derivative(self, node: Node) -> bool:
+        """Whether the node is a sum over channels of derivatives without weights, or a multiple of one: its mean over channels vanishes."""
+        parts = [n for n, _ in node.children] if isinstance(node, Mul) else [node]
+        return self.shared_sign(node) and any(n.id in self.extents or (isinstance(n, Sum) and n.unweighted) for n in parts)
+
+    def shared_sign(self, node: Node) -> bool:
+        """Whether the node depends on leaves that are flipped all at once, as derivatives do."""
+        signs = sum(1 << number for key, number in self.flips.items() if isinstance(key, str))
+        return bool(parity.leaves(node.parity) & signs)
+
+    def _largest(self, node: Node) -> float:
+        return float(np.max(np.abs(node.array))) if concrete(node.array) else inf  # type: ignore[attr-defined]
+    def order(self, node: Node) -> float:
+        """Order of the square of a product with means over channels of zero-mean fields: ``4 / n`` for each of them, 1 without any."""
+        if node not in self.orders:
+            self.orders[node] = self._order(node)
+        return self.orders[node]
+
+    def _order(self, node: Node) -> float:
+        if isinstance(node, Mul):
+            return prod(self.order(n) for n, _ in node.children)
+        if isinstance(node, Add):
+            return max(self.order(n) for n, _ in node.children)
+        if isinstance(node, Take) or (isinstance(node, Sum) and not any(node.iid)):
+            return self.order(node.child[0])
+        return min(1.0, 4.0 / prod(d.size for d in node.summed)) if isinstance(node, Sum) and node.unweighted else 1.0

@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import sampling
 from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
-from sigprop.engine.labels import AnyLabel, Named, add, aligned, is_nothing, multiply, union
+from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
 from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale
@@ -85,7 +85,7 @@ class _Scope:
         self.group = group
         self.variables = tuple(dict.fromkeys(v for a in group for v in a.variables or ()))
         means = {v: query.mean(v) for v in self.variables}
-        pairs = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
+        pairs = {pair: None if cov[pair] is None else dense(cov[pair]) for pair in itertools.product(self.variables, repeat=2)}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
         excess = max(v[0].tails.excess for v in self.variables)  # Gram-Charlier: excess / 24 of the fourth Hermite moment, for two factors
         self.note = Note.of([Note.largest(n.note for n in inputs), Note(excess / 12)])

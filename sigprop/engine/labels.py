@@ -1,7 +1,8 @@
 """Index labels of a query and arrays whose axes carry them.
 
 Asking for the moment of fields means giving each dim of each field a label: a repeated label is the same index, distinct labels
-range independently (the outer product). An array that does not vary along a label simply lacks it. A common power of two is kept
+range independently (the outer product). An array that does not vary along a label simply lacks it. Kronecker deltas stay symbolic
+until somebody needs the whole array: between channels of two wide layers they would not fit. A common power of two is kept
 apart from the array, so that a thousand layers neither overflow nor underflow, and with it how the numbers were obtained.
 """
 
@@ -21,7 +22,7 @@ from sigprop.engine.nodes import same_array
 from sigprop.errors import Unsound
 from sigprop.types import EXACT, Note
 
-_LARGEST = 1 << 26  # entries of one delta between two indices
+_LARGEST = 1 << 28  # entries of one array of moments
 
 
 class Label(NamedTuple):
@@ -67,12 +68,16 @@ def derived(table: Any, labels: Sequence[AnyLabel], size: int) -> Derived:
 
 
 class Named(NamedTuple):
-    """``array * 2**exponent``, whose axis ``i`` is indexed by ``labels[i]``; ``note`` holds its relative error and its method."""
+    """``array * 2**exponent``, whose axis ``i`` is indexed by ``labels[i]``; ``note`` holds its relative error and its method.
+
+    ``same`` are pairs of labels: the numbers vanish unless the two indices of each pair are equal. The second is never in ``labels``.
+    """
 
     labels: tuple[AnyLabel, ...]
     array: Any
     exponent: Any = 0
     note: Note = EXACT
+    same: tuple[tuple[AnyLabel, AnyLabel], ...] = ()
 
     def plain(self) -> Any:
         """The array itself; may overflow or underflow."""
@@ -90,6 +95,7 @@ def union(groups: Iterable[Sequence[AnyLabel]]) -> tuple[AnyLabel, ...]:
 
 def aligned(named: Named, labels: Sequence[AnyLabel]) -> Any:
     """The array, without its exponent, with axes in the order of ``labels``, of length 1 where it does not vary."""
+    named = dense(named)
     xp = namespace(named.array)
     if not named.labels:
         return xp.reshape(named.array, (1,) * len(labels))
@@ -100,11 +106,72 @@ def aligned(named: Named, labels: Sequence[AnyLabel]) -> Any:
 
 
 def multiply(factors: Sequence[Named]) -> Named:
+    factors, _, same = _merged(factors, ())
     labels = union(f.labels for f in factors)
+    _fits(labels)
     out: Any = np.ones(())
     for factor in factors:
         out = out * aligned(factor, labels)
-    return Named(labels, out, sum(f.exponent for f in factors), Note.of(f.note for f in factors))
+    return Named(labels, out, sum(f.exponent for f in factors), Note.of(f.note for f in factors), same)
+
+
+def _fits(labels: Sequence[AnyLabel]) -> None:
+    if prod(label.size for label in labels) > _LARGEST:
+        sizes = " x ".join(str(label.size) for label in labels)
+        raise Unsound(f"moments between all pairs of entries would take an array of {sizes} numbers: ask with a smaller batch, "
+                      "image or width, or put a weighted layer in between")
+
+
+# deltas
+
+def _merged(factors: Sequence[Named], summed: Iterable[AnyLabel]) -> tuple[list[Named], set[AnyLabel], tuple]:
+    """Factors without deltas, since labels that are equal became one; with the labels left to sum, and the deltas left over."""
+    gone, same, name = set(summed), [], {}
+    for group in _classes(pair for f in factors for pair in f.same):
+        kept = [label for label in group if label not in gone] or group[:1]
+        name.update((label, kept[0]) for label in group)
+        gone -= set(group) - {kept[0]}
+        same += [(kept[0], label) for label in kept[1:]]
+    return [_renamed(f, name) for f in factors] if name else list(factors), gone, tuple(same)
+
+
+def _classes(pairs: Iterable[tuple[AnyLabel, AnyLabel]]) -> list[list[AnyLabel]]:
+    """Sets of labels that the pairs make equal, each in one order whatever that of the pairs."""
+    groups: list[set[AnyLabel]] = []
+    for pair in pairs:
+        met = [g for g in groups if not g.isdisjoint(pair)]
+        groups = [g for g in groups if g not in met] + [set(pair).union(*met)]
+    return [sorted(g) for g in groups]  # type: ignore[type-var]
+
+
+def _renamed(named: Named, name: dict[AnyLabel, AnyLabel]) -> Named:
+    labels, array = [name.get(label, label) for label in named.labels], named.array
+    for label in set(labels):
+        while labels.count(label) > 1:
+            first = labels.index(label)
+            second = labels.index(label, first + 1)
+            array = array.diagonal(axis1=first, axis2=second)
+            labels = [la for k, la in enumerate(labels) if k not in (first, second)] + [label]
+    return named._replace(labels=tuple(labels), array=array, same=())
+
+
+def dense(named: Named) -> Named:
+    """The same numbers with no delta left: an axis for each label.
+
+    Raises:
+        Unsound: where the array would be too large to hold.
+    """
+    if not named.same:
+        return named
+    deltas = [_delta(*pair) for pair in named.same]
+    return multiply([named._replace(same=()), *deltas])
+
+
+def _delta(a: AnyLabel, b: AnyLabel) -> Named:
+    out = union([bases(a), bases(b)])
+    _fits(out)
+    left, right = (aligned(Named(bases(x), x.table if isinstance(x, Derived) else np.arange(x.size)), out) for x in (a, b))
+    return Named(out, (left == right) * 1.0)
 
 
 NOTHING = Named((), np.zeros(()))  # the moment that vanishes identically
@@ -120,13 +187,18 @@ def add(terms: Sequence[Named]) -> Named:
         return NOTHING
     if len(terms) == 1:
         return terms[0]
+    same = terms[0].same
+    if any(t.same != same for t in terms):
+        terms, same = [dense(t) for t in terms], ()
+    terms = [t._replace(same=()) for t in terms]
     labels = union(t.labels for t in terms)
+    _fits(labels)
     exponent = _largest([t.exponent for t in terms])
     out: Any = 0.0
     for term in terms:
         out = out + scaled(aligned(term, labels), term.exponent - exponent)
     shape = tuple(label.size for label in labels)
-    return Named(labels, namespace(out).broadcast_to(out, shape), exponent, _note_of_sum(terms, out, exponent))
+    return Named(labels, namespace(out).broadcast_to(out, shape), exponent, _note_of_sum(terms, out, exponent), same)
 
 
 def _note_of_sum(terms: Sequence[Named], total: Any, exponent: Any) -> Note:
@@ -166,22 +238,23 @@ def normalised(named: Named) -> Named:
 
 def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
     """Sum the product of ``factors`` over labels in one planned einsum, never forming the outer product first."""
+    factors, summed_set, same = _merged(factors, summed)
     present = union(f.labels for f in factors)
     note, exponent = Note.of(f.note for f in factors), sum(f.exponent for f in factors)
-    summed_set = set(summed)
     scale: Any = float(np.prod([label.size for label in summed_set if label not in present], dtype=float))
     keep = tuple(label for label in present if label not in summed_set)
+    _fits(keep)
     for factor in factors:
         if not factor.labels:
             scale = scale * factor.array
     arrays = [f for f in factors if f.labels]
     if not arrays:
-        return Named((), np.ones(()) * scale, exponent, note)
+        return Named((), np.ones(()) * scale, exponent, note, same)
     if len(arrays) == 1:
         axes = tuple(i for i, label in enumerate(arrays[0].labels) if label in summed_set)
         out = arrays[0].array.sum(axis=axes) if axes else arrays[0].array
         kept = tuple(label for label in arrays[0].labels if label not in summed_set)
-        return Named(kept, out * scale, exponent, note)
+        return Named(kept, out * scale, exponent, note, same)
     letter = {label: string.ascii_letters[i] for i, label in enumerate(present)}
     spec = ",".join("".join(letter[label] for label in f.labels) for f in arrays)
     spec += "->" + "".join(letter[label] for label in keep)
@@ -190,11 +263,12 @@ def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
         out = opt_einsum.contract(spec, *values, optimize="auto")
     else:
         out = jnp.einsum(spec, *values, optimize="auto", precision="highest")
-    return Named(keep, out * scale, exponent, note)
+    return Named(keep, out * scale, exponent, note, same)
 
 
 def stack(label: AnyLabel, blocks: Sequence[tuple[Label, Named]]) -> Named:
     """Join blocks along ``label``."""
+    blocks = [(fresh, dense(block)) for fresh, block in blocks]
     kept = tuple(la for la in union([b.labels for _, b in blocks]) if la not in {f for f, _ in blocks})
     exponent = _largest([b.exponent for _, b in blocks])
     arrays = []
@@ -208,6 +282,8 @@ def stack(label: AnyLabel, blocks: Sequence[tuple[Label, Named]]) -> Named:
 
 def resolve(named: Named) -> Named:
     """Replace derived labels by their bases, by indexing."""
+    if named.same:
+        named = multiply([named._replace(same=()), *(unit((a,), (b,)) or NOTHING for a, b in named.same)])
     if not any(isinstance(label, Derived) for label in named.labels):
         return named
     out = union(bases(label) for label in named.labels)
@@ -216,29 +292,23 @@ def resolve(named: Named) -> Named:
         table = label.table if isinstance(label, Derived) else np.arange(label.size)
         indices.append(aligned(Named(bases(label), table), out))
     array = named.array if namespace(named.array, *indices) is np else jnp.asarray(named.array)
-    return named._replace(labels=out, array=array[tuple(indices)])
+    found = named._replace(labels=out, array=array[tuple(indices)], same=())
+    return multiply([found, Named((), np.ones(()), same=named.same)]) if named.same else found
 
 
 def unit(labels: Sequence[AnyLabel], others: Sequence[AnyLabel]) -> Named | None:
-    """Product of Kronecker deltas between two index tuples, or ``None`` where it vanishes identically.
-
-    Raises:
-        Unsound: where two wide channel axes would need a matrix too large to hold.
-    """
-    factors = []
+    """Product of Kronecker deltas between two index tuples, or ``None`` where it vanishes identically."""
+    factors = [Named((), np.ones(()))]
     for a, b in zip(labels, others, strict=True):
         if a == b:
             continue
         if "apart" in (a.kind, b.kind):
             return None
-        out = union([bases(a), bases(b)])
-        if prod(label.size for label in out) > _LARGEST:
-            raise Unsound(f"the same weights meet at different indices of axes of {a.size} and {b.size}: too many pairs")
-        left, right = (
-            aligned(Named(bases(x), x.table if isinstance(x, Derived) else np.arange(x.size)), out) for x in (a, b)
-        )
-        equal = left == right
-        if concrete(equal) and not np.any(equal):
+        if isinstance(a, Label) and isinstance(b, Label):
+            factors.append(Named((), np.ones(()), same=((a, b),)))
+            continue
+        delta = _delta(a, b)
+        if concrete(delta.array) and not np.any(delta.array):
             return None
-        factors.append(Named(out, equal * 1.0))
-    return multiply(factors) if factors else Named((), np.ones(()))
+        factors.append(delta)
+    return multiply(factors)

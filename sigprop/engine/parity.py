@@ -32,6 +32,10 @@ class Parity:
         allowed = sum(1 << leaf for leaf, dims in self.dims.items() if dim in dims)
         return _solvable(self.masks, allowed & ~self.mixed)
 
+    def odd_beside(self, fixed: int) -> bool:
+        """Whether flips of leaves other than ``fixed`` (as bits) change its sign."""
+        return _solvable(self.masks, ~(self.mixed | fixed))
+
     def moved(self, index: Sequence[int]) -> Parity:
         """As seen from a parent in which dim ``j`` is at ``index[j]``."""
         return Parity(self.masks, self.mixed, {leaf: frozenset(index[d] for d in dims) for leaf, dims in self.dims.items()})
@@ -60,8 +64,10 @@ def indexed_dims(dims: frozenset[int], index: Sequence[int], axis: int, position
     return frozenset(index[d] for d in dims if d != axis) | frozenset(position if axis in dims else ())
 
 
-def leaf(number: int, rank: int) -> Parity:
-    return Parity((1 << number,), 0, {number: frozenset(range(rank))})
+def leaf(number: int, rank: int, sign: int | None = None) -> Parity:
+    """``sign`` is the number of a sign that it shares with other leaves: all of them can be flipped together, but not entry by entry."""
+    common = 0 if sign is None else 1 << sign
+    return Parity((1 << number | common,), 0, {number: frozenset(range(rank))})
 
 
 def leaves(p: Parity) -> int:

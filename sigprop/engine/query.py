@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.arrays import namespace, scaled
 from sigprop.engine import parity
 from sigprop.engine.build import Pool
-from sigprop.engine.elementwise import atom_of, variables
+from sigprop.engine.elementwise import atom_of, is_variable, variables
 from sigprop.engine.expectation import group_moment
 from sigprop.engine.labels import (
     AnyLabel,
@@ -26,6 +26,7 @@ from sigprop.engine.labels import (
     aligned,
     bases,
     contract,
+    dense,
     derived,
     is_nothing,
     normalised,
@@ -73,7 +74,7 @@ class Query:
                 continue
             waiting.pop()
             if not waiting:
-                return found
+                return dense(found)
 
     def _moment(self, factors: Sequence[Factor]) -> Named:
         factors = sorted(factors, key=lambda f: f[0].id)
@@ -89,7 +90,8 @@ class Query:
             finally:
                 self.depth -= 1
         found = self.memo[key]
-        return resolve(found._replace(labels=tuple(back.get(label, label) for label in found.labels)))
+        labels, *same = (tuple(back.get(label, label) for label in group) for group in (found.labels, *found.same))
+        return resolve(found._replace(labels=labels, same=tuple(same)))
 
     def _with_diagonal(self, factors: list[Factor], found: Named) -> Named:
         """Where both indices of a covariance agree it is the variance: else rounding would grow where chaos amplifies it."""
@@ -189,16 +191,20 @@ class Query:
         if isinstance(node, Concat):
             return self._split(node, labels, rest)
         if isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1 or _polynomial(node) and self._pure(rest)):
-            if not node.gaussian or self._pure(rest):
+            if not node.gaussian or self._pure(rest) or not is_variable(node):
                 return self._products(rest + [(n, tuple(labels[j] for j in i)) for n, i in node.children])
         elif isinstance(node, Mul) and node.children[0][0].dims and isinstance(node.children[0][0], Const):
             return self._without_constant(node, labels, rest)
-        if node.gaussian and not self._pure(rest):
+        if node.gaussian and is_variable(node) and not self._pure(rest):
             return None  # stays whole: a variable of a nonlinear expectation
         if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
             return [[self.moment([*rest, (n, tuple(labels[j] for j in i))])] for n, i in node.children]
         if isinstance(node, Sum) and not any(node.iid):
+            if node.unweighted:
+                raise Unsound("a mean over channels that vanishes as the width grows is all that is left: its size is not known here")
             fresh = self._fresh([labels, *(la for _, la in rest)], node.summed)
+            if node.shared:
+                fresh = tuple(la._replace(kind="apart") if la.kind == "chan" else la for la in fresh)
             every = (*labels, *fresh)
             inner_factor = (node.child[0], tuple(every[i] for i in node.child[1]))
             return [[contract(p, fresh)] for p in self._products([*rest, inner_factor])]
@@ -298,6 +304,12 @@ class Query:
             return self._separate(a, b) if known and isinstance(other, Sum) else None
         if not (isinstance(p, Sum) and isinstance(q, Sum)):
             return None
+        outer = _outer(p, q)
+        if outer is not None:  # the other one is a field like its terms
+            (rest,) = [f for f in (a, b) if f[0] is not outer]
+            fresh = self._fresh([lp, lq], outer.summed)
+            every = (*(lp if outer is p else lq), *fresh)
+            return contract([self.moment([rest, (outer.child[0], tuple(every[i] for i in outer.child[1]))])], fresh)
         iid_p = [d for d, yes in zip(p.summed, p.iid, strict=True) if yes]
         iid_q = [d for d, yes in zip(q.summed, q.iid, strict=True) if yes]
         if [d.size for d in iid_p] != [d.size for d in iid_q]:
@@ -325,6 +337,12 @@ class Query:
                 terms.append((node, labels))
         found = [contract(product, dummies) for product in self._products(terms)]
         return add(found) if found else None
+
+
+def _outer(p: Sum, q: Sum) -> Sum | None:
+    """The one that sums Gaussian fields, channel by channel, where the other sums products with weights."""
+    found = [s for s in (p, q) if s.child[0].gaussian]
+    return found[0] if len(found) == 1 else None
 
 
 def _polynomial(node: Mul) -> bool:

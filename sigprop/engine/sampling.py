@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.arrays import namespace
 from sigprop.engine.draws import probability
 from sigprop.engine.elementwise import is_variable, skewed
-from sigprop.engine.labels import AnyLabel, Label, Named, add, aligned, bases, contract, derived, resolve, stack, union
+from sigprop.engine.labels import AnyLabel, Label, Named, add, aligned, bases, contract, dense, derived, resolve, stack, union
 from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
@@ -104,7 +104,8 @@ class Sampler:
         for i, v in enumerate(self.variables):
             mean[i] = self.query.mean(self._labelled(v, self.blocks[v]))
             for j, w in enumerate(self.variables[: i + 1]):
-                cov[i, j] = self.query.covariance(self._labelled(v, self.blocks[v]), self._labelled(w, second[w]))
+                found = self.query.covariance(self._labelled(v, self.blocks[v]), self._labelled(w, second[w]))
+                cov[i, j] = None if found is None else dense(found)
         known = [n for n in (*cov.values(), *mean.values()) if n is not None]
         self.note = Note.largest(n.note for n in known)
         block = {label for v in self.variables for label in (*self.blocks[v], *second[v])}
@@ -249,11 +250,12 @@ def sources(node: Node, labels: tuple[AnyLabel, ...]) -> tuple[Factor, ...]:
 
 
 def shares(node: Node, channels: Sequence[int]) -> bool:
-    """Whether some Gaussian field or draw behind ``node`` does not vary along its dims ``channels``."""
+    """Whether some Gaussian field or draw behind ``node`` is not independent between its dims ``channels``."""
     labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
     found: Occurrences = {}
     _walk(node, labels, primitive, found)
-    return any(not any(isinstance(la, Label) and la.number in channels for la in own) for _, own in found)
+    return any(not any(isinstance(la, Label) and la.number in channels and n.parity.odd_along(k) for k, la in enumerate(own))
+               for n, own in found)
 
 
 def _combined(node: Add | Mul | Map, args: list[Named]) -> Named:

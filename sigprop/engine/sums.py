@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sigprop.arrays import concrete
-from sigprop.engine.labels import Label, add, multiply
+from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
 from sigprop.engine.sampling import shares
+from sigprop.engine.transpose import independent_copies
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -32,7 +33,11 @@ def build_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tupl
     """Sum ``child`` over the index positions past ``len(dims)``; remembered, since sums of sums share their terms."""
     key = (child[0].id, tuple(child[1]), summed, dims)
     if key not in pool.sums:
-        pool.sums[key] = _build(pool, child, summed, dims)
+        made = pool.sums[key] = _build(pool, child, summed, dims)
+        if child[0].id in pool.vanishing and not isinstance(made, Const):
+            pool.vanishing.add(made.id)
+        if all(map(pool.derivative, (n for n, _ in made.children) if isinstance(made, Add) else [made])):
+            pool.extents[made.id] = prod(d.size for d in summed)
     return pool.sums[key]
 
 
@@ -52,10 +57,13 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
     if isinstance(node, Concat):
         return _sum_concat(pool, node, index, summed, dims)
     if isinstance(node, Add) and not _whole(node):
-        terms = [_spread(build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims), dims) for n, i in node.children]
-        return pool.add(terms, dims)
+        return _sum_terms(pool, node, index, summed, dims)
     if isinstance(node, Mul):
         outside = [(n, tuple(index[j] for j in i)) for n, i in node.children]
+        copied = independent_copies(pool, outside, count, _NARROW)
+        if copied != outside:
+            every = [*dims, *summed]
+            return build_sum(pool, pool.over(copied, every, pool.mul), summed, dims)
         free = [c for c in outside if all(j < count for j in c[1])]
         tied = [c for c in outside if any(j >= count for j in c[1])]
         if free and (len([c for c in tied if not isinstance(c[0], Const)]) or not tied):
@@ -64,6 +72,13 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
             body = build_sum(pool, inner, summed, dims)
             return pool.mul([*free, _spread(body, dims)], dims)
     return _sum_random(pool, (node, tuple(index)), summed, dims)
+
+
+def _sum_terms(pool: Pool, node: Add, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    """Term by term; sums of zero-mean fields over channels, of order sqrt(n), are dropped beside those of order n."""
+    terms = [build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims) for n, i in node.children]
+    large = [t for t in terms if not (isinstance(t, Sum) and t.unweighted and prod(d.size for d in t.summed) >= _NARROW)]
+    return pool.add([_spread(t, dims) for t in (terms if parameter_only(node) or not large else large)], dims)
 
 
 def _whole(node: Node) -> bool:
@@ -110,27 +125,54 @@ def _sum_random(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tu
             return split
         if prod(summed[k].size for k in chan if not iid[k]) >= _NARROW:
             if node.parity.odd:
-                raise Unsound(
-                    "a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit "
-                    "is not Gaussian. Multiply by the shared factor after the sum."
-                )
+                return _vanishing(pool, child, summed, dims)
             return _law_of_large_numbers(pool, child, summed, dims)
         iid = (False,) * len(summed)  # few channels: their sum stays as it is
     wide = prod(summed[k].size for k in chan if iid[k])
     tails, gaussian = _central_limit(node, index, count, wide if any(iid) else 0)
     iid = iid if gaussian and any(iid) else (False,) * len(summed)
-    unweighted = any(iid) and bool(chan) and not _weighted(node, positions)
+    unweighted = any(iid) and bool(chan) and not _weighted(pool, node, positions)
     key = (node.id, index, summed)
     return pool._intern(Sum, key, dims, parity=node.parity.moved(index).kept(range(count)), gaussian=gaussian, tails=tails,
                         child=child, summed=summed, iid=iid, unweighted=unweighted)
 
 
-def _weighted(node: Node, positions: Sequence[int]) -> bool:
-    """Whether the terms of a sum are products: of random factors, or of draws and data."""
+def _vanishing(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    """A sum that is odd although its single terms cannot be flipped, as ``sum_c x_c dx_c`` is in all tangents at once.
+
+    Its mean is zero. Where different channels are uncorrelated it is of order sqrt(width), to which correlations of order 1/width
+    contribute: its own moments are not known here, but as a mean over channels it vanishes beside terms of order one.
+    """
+    node, index = child
+    pair = pool.query.moment([(node, labels) for labels in _apart(node, index, len(dims), len(summed))])
+    if is_nothing(pair) or (concrete(pair.array) and not np.any(pair.array)):
+        return pool._intern(Sum, (node.id, index, summed), dims, parity=node.parity.moved(index).kept(range(len(dims))),
+                            tails=node.tails.moved(index).kept(range(len(dims))), child=child, summed=summed,
+                            iid=(False,) * len(summed), unweighted=True)
+    factors = [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Mul) else []
+    for k, factor in enumerate(factors):
+        if isinstance(factor[0], Add):
+            every = (*dims, *summed)
+            return build_sum(pool, _spread(pool.distributed(factors[:k] + factors[k + 1:], factor, every), every), summed, dims)
+    raise Unsound("a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit is not "
+                  "Gaussian. Multiply by the shared factor after the sum.")
+
+
+def _apart(node: Node, index: Sequence[int], count: int, summed: int) -> list[tuple[Label, ...]]:
+    """Labels of two terms of a sum: at channels that never coincide, at equal indices of all other dims."""
+    labels = tuple(Label(i, d.kind, d.size) for i, d in zip(index, node.dims, strict=True))
+    channels = {la.number for la in labels if la.number >= count and la.kind == "chan"}
+    return [tuple(Label(la.number + k * (count + summed), "apart", la.size) if la.number in channels else la for la in labels)
+            for k in (0, 1)]
+
+
+def _weighted(pool: Pool, node: Node, positions: Sequence[int]) -> bool:
+    """Whether the terms of a sum are products: of random factors (a derivative along a field counts as one), or of draws and data."""
     if not isinstance(node, Mul):
         return False
+    random = [c for c, _ in node.children if not isinstance(c, Const)]
     data = any(isinstance(c, Const) and set(i) & set(positions) for c, i in node.children)
-    return data or len([c for c, _ in node.children if not isinstance(c, Const)]) > 1
+    return data or (len(random) > 1 and (not pool.shared_sign(node) or any(map(parameter_only, random))))
 
 
 def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> tuple[Tails, bool]:
@@ -201,7 +243,7 @@ def _distributed(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: t
     if isinstance(node, Take) and all(index[p] < len(dims) for p in node.position):
         return _beneath(pool, node, index, summed, dims)
     if isinstance(node, Add):
-        return pool.add([_spread(build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims), dims) for n, i in node.children], dims)
+        return _sum_terms(pool, node, index, summed, dims)
     if not isinstance(node, Mul):
         return None
     factors = [(n, tuple(index[j] for j in i)) for n, i in node.children]
@@ -244,8 +286,14 @@ def _beneath(pool: Pool, node: Take, index: Sequence[int], summed: tuple[Dim, ..
 
 
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    fields = _pair_of_fields(child, summed, dims)
+    given = _given_shared(pool, fields, summed, dims) if fields else None
+    if given is not None:
+        return given
     array, used, note = pool.query.mean_of_sum(child, summed, dims)
     spread = self_averaging(pool, child, summed, dims)
+    if spread > _SHARED:
+        return _shared_sum(pool, child, summed, dims)
     return pool._lift((pool.const(array, [dims[i] for i in used], Note.of((note, Note(spread)))), tuple(used)), dims)
 
 
@@ -264,8 +312,7 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     channels = {i for i, d in zip(index, node.dims, strict=True) if i >= len(dims) and d.kind == "chan"}
     terms = _terms(node, index, len(dims), channels)
     size = prod(la.size for la in labels if la.number in channels)
-    start = len(dims) + len(summed)
-    sides = [tuple(Label(la.number + k * start, "apart", la.size) if la.number in channels else la for la in labels) for k in (0, 1)]
+    sides = _apart(node, index, len(dims), len(summed))
     query = pool.query
     mean = query.moment([(node, labels)])
     if not concrete(mean.array):
@@ -286,12 +333,46 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     gap = add([pair, square._replace(array=-square.array)])
     noise = 5 * (pair.note.error + 2 * mean.note.error) * first
     spread = float(np.sqrt(max(np.max(np.abs(gap.plain()), initial=0.0) - noise, 0.0) / first))
-    if spread > _SHARED:
-        raise Unsound(
-            f"a mean over channels keeps a relative fluctuation of {spread:.2g} however wide the layer: the channels share a random "
-            "quantity (a gate, a mixing of tokens by common weights). Normalize or average before it is applied."
-        )
     return spread if spread > 1e-6 else 0.0
+
+
+def _shared_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
+    """A sum over channels that stays random through what they share, kept to be asked for its moments."""
+    node, index = child
+    kept = range(len(dims))
+    return pool._intern(Sum, (node.id, index, summed, "shared"), dims, parity=node.parity.moved(index).kept(kept),
+                        tails=node.tails.moved(index).kept(kept), child=child, summed=summed, iid=(False,) * len(summed),
+                        unweighted=False, shared=True)
+
+
+def _given_shared(pool: Pool, fields: Sequence[Occurrence], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
+    """Sum over channels of a product of two Gaussian fields whose channels share a random part; ``None`` where they do not.
+
+    Given the shared parts ``m`` and ``m'``, which are the fields' own means over channels, the rest is independent between channels:
+    ``mean_c z_c z'_c = m m' + E[z_c z'_c] - E[z_c z'_c']`` with ``c`` and ``c'`` apart (de Finetti).
+    """
+    every, count = (*dims, *summed), len(dims)
+    labels = [tuple(Label(j, every[j].kind, every[j].size) for j in i) for _, i in fields]
+    apart = [tuple(la._replace(number=la.number + k * len(every), kind="apart") if la.number >= count else la for la in found)
+             for k, found in enumerate(labels)]
+    same, other = (pool.query.moment([(n, la) for (n, _), la in zip(fields, found, strict=True)]) for found in (labels, apart))
+    if is_nothing(other) or (concrete(other.array) and np.max(np.abs(other.plain())) <= 1e-6 * np.max(np.abs(same.plain()))):
+        return None
+    rest = contract([add([same, other._replace(array=-other.array)])], [la for la in union(labels) if la.number >= count])
+    used = tuple(sorted(la.number for la in rest.labels if isinstance(la, Label)))
+    array = aligned(rest._replace(array=rest.plain()), [Label(j, dims[j].kind, dims[j].size) for j in used])
+    constant = pool.const(array, [dims[j] for j in used], rest.note)
+    means = [_spread(build_sum(pool, f, summed, dims), dims) for f in fields]
+    product = pool.mul([(pool.const(np.asarray(1.0 / prod(d.size for d in summed)), ()), ()), *means], dims)
+    return pool.add([(constant, used), _spread(product, dims)], dims)
+
+
+def _pair_of_fields(child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> list[Occurrence]:
+    """The two factors of a product of Gaussian fields that both vary along all summed dims; none if it is not one."""
+    node, index = child
+    fields = [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Mul) else []
+    wide = set(range(len(dims), len(dims) + len(summed)))
+    return fields if len(fields) == 2 and all(n.gaussian and wide <= set(i) for n, i in fields) else []
 
 
 def _square(node: Node) -> bool:

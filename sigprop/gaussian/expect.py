@@ -14,10 +14,11 @@ from sigprop.arrays import namespace
 from sigprop.gaussian.closed import closed_form
 from sigprop.gaussian.families import Family, recognize
 from sigprop.gaussian.functions import Function, product
-from sigprop.gaussian.quadrature import composite, double, series
+from sigprop.gaussian.quadrature import FEATURES, composite, double, features, series
 from sigprop.types import METHODS, Estimate
 
 _CHUNK = 1 << 22  # function values held at once
+_WIDE = 16.0  # variance beyond which panels are wider than what a function of a scale of order one does near the origin
 _ONE = Family("step", (1.0, 1.0))
 
 
@@ -46,7 +47,7 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any) -> Estimate:
     f = product(functions)
     xp = namespace(mean, var)
     scale = xp.sqrt(xp.maximum(var, 0.0))
-    kinks = tuple(sorted({k for g in functions for k in recognize(g).kinks or (0.0,)}))
+    kinks = tuple(sorted({k for g in functions for k in recognize(g).kinks} | set(FEATURES)))
 
     def integral(order: int) -> Any:
         z, w = composite(kinks, mean, scale, order)
@@ -86,15 +87,19 @@ def _host(f: Function, g: Function, kinks: tuple, var1: Any, var2: Any, cov: Any
         return Estimate(value, error, METHODS[1])
     args = [np.broadcast_to(a, value.shape) for a in (var1, var2, cov, mean1, mean2)]
     if f.key is None or g.key is None:  # the functions carry arrays of their own, and cannot be cut into rows
-        better = double(f, g, kinks, args, 16)
-        return Estimate(better, abs(better - double(f, g, kinks, args, 12)), METHODS[1])
+        return Estimate(*_split(f, g, _narrow(kinks, args), args), METHODS[1])
     rows = [a[rough] for a in args]
     size = max(1, _CHUNK // 20_000)
     parts, errors = [], []
     for low in range(0, len(rows[0]), size):
         chunk = [r[low:low + size] for r in rows]
-        parts.append(double(f, g, kinks, chunk, 16))
-        errors.append(abs(parts[-1] - double(f, g, kinks, chunk, 12)))
+        fine, theirs = _split(f, g, kinks, chunk)
+        coarse = (theirs > 1e-13 * scale) | (np.maximum(chunk[0], chunk[1]) > _WIDE)
+        if np.any(coarse):
+            some = [r[coarse] for r in chunk]
+            fine[coarse], theirs[coarse] = _split(f, g, _narrow(kinks, some), some)
+        parts.append(fine)
+        errors.append(theirs)
     fine, theirs = np.concatenate(parts), np.concatenate(errors)
     keep = error[rough] <= theirs
     value, error = value.copy(), error.copy()
@@ -102,18 +107,28 @@ def _host(f: Function, g: Function, kinks: tuple, var1: Any, var2: Any, cov: Any
     return Estimate(value, error, METHODS[1])
 
 
+def _split(f: Function, g: Function, kinks: tuple, args: list[Any]) -> tuple[Any, Any]:
+    """Split quadrature and its error."""
+    value = double(f, g, kinks, args, 16)
+    return value, abs(value - double(f, g, kinks, args, 12))
+
+
+def _narrow(kinks: tuple, args: list[Any]) -> tuple:
+    """More panels, for functions that are narrower than these."""
+    return tuple((*k, *features(v)) for k, v in zip(kinks, args[:2], strict=True))
+
+
 def _traced(f: Function, g: Function, kinks: tuple, args: list[Any]) -> Estimate:
     """Split quadrature, over rows of the flattened entries when the whole would not fit."""
     shape = args[0].shape
     size = int(np.prod(shape, dtype=np.int64))
     if size * 20_000 <= _CHUNK or f.key is None or g.key is None:
-        value = double(f, g, kinks, args, 16)
-        return Estimate(value, abs(value - double(f, g, kinks, args, 12)), METHODS[1])
+        return Estimate(*_split(f, g, kinks, args), METHODS[1])
 
     def one(row: Any) -> Any:
         row = [r[None] for r in row]
-        value = double(f, g, kinks, row, 16)
-        return value[0], abs(value - double(f, g, kinks, row, 12))[0]
+        value, error = _split(f, g, kinks, row)
+        return value[0], error[0]
 
     value, error = jax.lax.map(one, tuple(a.reshape(-1) for a in args), batch_size=max(1, _CHUNK // 20_000))
     return Estimate(value.reshape(shape), error.reshape(shape), METHODS[1])

@@ -13,6 +13,7 @@ from sigprop.arrays import namespace
 _REACH = 8.5  # standard deviations; the mass beyond is 2e-17
 _PANELS = 6
 _TERMS = (32, 96)
+FEATURES = (-8.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # arguments between which activations are smooth at any variance
 
 
 @lru_cache
@@ -48,6 +49,11 @@ def composite(kinks: tuple[float, ...], mean: Any, scale: Any, order: int) -> tu
     return _composite(_breaks(kinks, mean, scale), order)
 
 
+def features(var: Any) -> tuple[float, ...]:
+    """Those of ``FEATURES`` that lie in the first panels."""
+    return tuple(t for t in FEATURES if abs(t) < 1.5 * float(np.sqrt(np.max(var, initial=0.0))))
+
+
 def double(f: Callable[[Any], Any], g: Callable[[Any], Any], kinks: tuple, args: list[Any], order: int) -> Any:
     """E[f(u) g(v)] by iterated quadrature: v given u is Gaussian. ``args`` are var1, var2, cov, mean1, mean2 of one shape."""
     var1, var2, cov, mean1, mean2 = args
@@ -66,7 +72,7 @@ def double(f: Callable[[Any], Any], g: Callable[[Any], Any], kinks: tuple, args:
 def _coefficients(f: Callable[[Any], Any], kinks: tuple[float, ...], mean: Any, var: Any, terms: int) -> tuple[Any, Any]:
     """Hermite coefficients E[f(mean + sd z) he_n(z)], orthonormal ``he_n``, on axis 0, and E[f^2] beyond them."""
     scale = np.sqrt(np.maximum(var, 0.0))
-    z, w = composite(kinks, mean, scale, 24)
+    z, w = composite((*kinks, *FEATURES), mean, scale, 24)
     values = np.broadcast_to(f(mean + scale * z), np.broadcast_shapes(np.shape(f(mean + scale * z)), z.shape))
     weighted = w * values
     before, here = np.zeros_like(z), np.ones_like(z)

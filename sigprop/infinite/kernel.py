@@ -1,4 +1,4 @@
-"""The infinite-width kernel of a network: the second moment of its output (NNGP)."""
+"""Kernels of a network of infinite width: second moments of its output (NNGP) and of its derivative along random tangents (NTK)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,46 @@ import numpy as np
 from sigprop.arrays import namespace, scaled
 from sigprop.engine import RULES, Context, Field, Known, Label, Value, interpret, known
 from sigprop.engine.labels import aligned, contract
-from sigprop.errors import Unsound
+from sigprop.errors import InvalidInput, SigpropError, Unsound
+from sigprop.infinite.tangent import PARAMETERIZATIONS, by_path, derivative, rates, tangents
 from sigprop.network import Network, check_inputs, check_pair, parameters
-from sigprop.types import Kernel, Note
+from sigprop.types import EXACT, Kernel, Note
 
 _SHIFT = 1000  # between the labels of one output and of the other
+_DIAGONALS = (False, True, "batch", "sites")
 
 
-def infinite_kernel(net: Network, rules: Mapping[str, Any] = RULES) -> Callable[..., Kernel]:
-    """``kernel(x1, x2=None)``: NNGP of ``net`` in the limit of infinite width (Lee et al. 2018; Novak et al. 2019).
+def infinite_kernel(net: Network, parameterization: str = "standard", learning_rates: Any = None, *, ntk: bool = True,
+                    diagonal: bool | str = False, per_leaf: bool = False, rules: Mapping[str, Any] = RULES) -> Callable[..., Kernel]:
+    """``kernel(x1, x2=None)``: NNGP and NTK of ``net`` in the limit of infinite width.
 
-    The result's ``nngp`` is averaged over the last (feature) axis of the output: ``[n1, n2]`` for outputs ``(n, features)``,
-    ``[n1, n2, *sites1, *sites2]`` with site axes. ``ntk`` is ``None``: it is not available yet.
+    Both are averaged over the last (feature) axis of the output: ``[n1, n2]`` for outputs ``(n, features)``,
+    ``[n1, n2, *sites1, *sites2]`` with site axes, ``[n, *sites]`` with ``diagonal=True``. The NTK is the second moment of the derivative
+    of the output along independent tangents of the parameters (Jacot et al. 2018; Lee et al. 2018; Novak et al. 2019; Yang 2020).
 
     Args:
         net: from :func:`sigprop.network`.
+        parameterization: ``"standard"``: the tangent of every trained parameter has variance 1, whatever the width, as in plain gradient
+            descent. ``"ntk"``: it has the variance of the parameter's law, entry by entry, as if the parameter were its standard
+            deviation times a standard one; a parameter that does not vary (a bias that starts at zero) then has no tangent. Running
+            statistics, counters and random keys have none in either.
+        learning_rates: non-negative factors of these variances, in a tree like the parameters or in a mapping by path
+            (``{"Dense_0/kernel": 0.5}``); parameters that are not named have 1.
+        ntk: ``False`` for the NNGP alone: ``Kernel.ntk`` is ``None``.
+        diagonal: ``"batch"`` for pairs of the same example only, ``[n, *sites1, *sites2]``; ``"sites"`` for pairs of the same site only,
+            ``[n1, n2, *sites]``; ``True`` for both, ``[n, *sites]``.
+        per_leaf: ``Kernel.ntk`` is a dictionary by path of the contributions of the trained parameters, which add up to the NTK.
         rules: table of primitive rules, to extend the interpreter.
 
     Raises:
-        InvalidInput: for unusable inputs.
+        InvalidInput: for unusable arguments and inputs.
         MissingRule, Unsound: where the model cannot be predicted.
     """
+    if parameterization not in PARAMETERIZATIONS:
+        raise InvalidInput(f"parameterization: {parameterization!r} is none of {', '.join(PARAMETERIZATIONS)}")
+    if diagonal not in _DIAGONALS:
+        raise InvalidInput(f"diagonal: {diagonal!r} is none of {_DIAGONALS}")
+    factors = rates(net, learning_rates)
 
     def kernel(x1: Any, x2: Any = None) -> Kernel:
         check_inputs((x1,) if x2 is None else (x1, x2))
@@ -41,44 +60,94 @@ def infinite_kernel(net: Network, rules: Mapping[str, Any] = RULES) -> Callable[
             check_pair(x1, x2)
         context = Context(rules)
         params, _ = parameters(context, net)
-        one = _output(context, net, params, x1)
-        two = one if x2 is None else _output(context, net, params, x2)
-        nngp, note = output_moment(context, one, two)
+        along = tangents(context, net, params, parameterization, factors) if ntk else {}
+        pairs: dict[Any, tuple[Any, Note]] = {}
+        contributions: dict[int, tuple[Any, Note]] = {}
+        for group in [[k] for k in along] if per_leaf and along else [list(along)]:
+            moving = {k: along[k] for k in group}
+            one = _outputs(context, net, params, moving, x1)
+            two = one if x2 is None else _outputs(context, net, params, moving, x2)
+            if not pairs:
+                pairs["nngp"] = output_moment(context, one[0], two[0], diagonal)
+            contributions[group[0] if group else -1] = _derivative_moment(context, one[1], two[1], diagonal, pairs["nngp"][0])
         kind = jnp.result_type(float, *(a for a in jax.tree.leaves((x1, x2)) if jnp.issubdtype(jnp.result_type(a), jnp.floating)))
-        return Kernel(jnp.asarray(nngp, kind), None, jnp.asarray(abs(nngp).max() * note.error, kind))
+        return _kernel(net, kind, pairs["nngp"], contributions if ntk else None, per_leaf)
 
     return kernel
 
 
-def _output(context: Context, net: Network, params: Sequence[Value], x: Any) -> Value:
+def _kernel(net: Network, kind: Any, nngp: tuple[Any, Note], contributions: Mapping[int, tuple[Any, Note]] | None,
+            per_leaf: bool) -> Kernel:
+    found = [nngp, *(contributions or {}).values()]
+    error = namespace(*(a for a, _ in found)).stack([abs(a).max() * note.error for a, note in found]).max()
+    arrays = None if contributions is None else {k: jnp.asarray(a, kind) for k, (a, _) in contributions.items()}
+    if arrays is None:
+        ntk: Any = None
+    elif per_leaf:
+        zeros = jnp.zeros(nngp[0].shape, kind)
+        ntk = by_path(net, {k: arrays.get(k, zeros) for k, moves in enumerate(net.trainable) if moves})
+    else:
+        (ntk,) = arrays.values()
+    return Kernel(jnp.asarray(nngp[0], kind), ntk, jnp.asarray(error, kind))
+
+
+def _outputs(context: Context, net: Network, params: Sequence[Value], moving: Mapping[int, Value], x: Any) -> tuple[Value, Value | None]:
+    """The output, and its derivative along the tangents ``moving``, if there are any."""
     inputs = x if isinstance(x, tuple) else (x,)
-    graph = net.graph(*inputs)
-    env = interpret(context, graph, [*params, *(known(a) for a in jax.tree.leaves(inputs))])
-    return env[graph.outputs[0]]
+    plain, data = net.graph(*inputs), [known(a) for a in jax.tree.leaves(inputs)]
+    if not moving:
+        return interpret(context, plain, [*params, *data])[plain.outputs[0]], None
+    graph = derivative(net, list(moving), *inputs)
+    try:
+        env = interpret(context, graph, [*params, *moving.values(), *data])
+    except SigpropError as error:
+        interpret(context, plain, [*params, *data])  # where the model itself cannot be predicted, that is the error
+        raise type(error)(f"{error} This concerns the derivative: ntk=False gives the NNGP alone.") from error
+    return env[graph.outputs[0]], env[graph.outputs[1]]
 
 
-def output_moment(context: Context, one: Value, two: Value) -> tuple[Any, Note]:
-    """E[y1 y2] with separate batch and site indices and the feature index shared and averaged."""
+def _derivative_moment(context: Context, one: Value | None, two: Value | None, diagonal: bool | str, like: Any) -> tuple[Any, Note]:
+    """A derivative is odd in the tangents: where it is deterministic it is zero."""
+    if not isinstance(one, Field) or not isinstance(two, Field):
+        return namespace(like).zeros_like(like), EXACT
+    return output_moment(context, one, two, diagonal)
+
+
+def output_moment(context: Context, one: Value, two: Value, diagonal: bool | str = False) -> tuple[Any, Note]:
+    """E[y1 y2] with the feature index shared and averaged; batch and site indices are separate, or shared where ``diagonal`` says so."""
     if isinstance(one, Known) and isinstance(two, Known):
-        rank = np.ndim(one.array)
-        sites1, sites2 = "abcdefg"[: max(rank - 2, 0)], "ABCDEFG"[: max(rank - 2, 0)]
-        feature = "z" if rank > 1 else ""
-        array = jnp.einsum(f"i{sites1}{feature},j{sites2}{feature}->ij{sites1}{sites2}", one.array, two.array)
-        return array / (one.array.shape[-1] if rank > 1 else 1), Note.of((one.note, two.note))
+        return _known_moment(one, two, diagonal)
     if not isinstance(one, Field) or not isinstance(two, Field):
         raise Unsound("one output is random and the other is not")
     last = len(one.axes) - 1
     labels1, rows1 = _labelled(one, 0)
     labels2, rows2 = _labelled(two, _SHIFT)
     features = rows1[last] if last > 0 else []
-    shared = {label: label._replace(number=label.number - _SHIFT) for label in (rows2[last] if last > 0 else [])}
+    batch, sites = rows1[:1], rows1[1:max(last, 1)]
+    equal = [*features, *_flat(batch if diagonal in (True, "batch") else []), *_flat(sites if diagonal in (True, "sites") else [])]
+    shared = {label._replace(number=label.number + _SHIFT): label for label in equal}
     found = context.query.moment([(one.node, labels1), (two.node, tuple(shared.get(la, la) for la in labels2))])
     mean = contract([found], features)
-    axes = [rows1[0], rows2[0], *rows1[1:max(last, 1)], *rows2[1:max(last, 1)]]
-    flat = [label for row in axes for label in row]
+    other_batch, other_sites = rows2[:1], rows2[1:max(last, 1)]
+    axes = [*batch, *([] if diagonal in (True, "batch") else other_batch), *sites, *([] if diagonal in (True, "sites") else other_sites)]
+    flat = _flat(axes)
     array = namespace(mean.array).broadcast_to(aligned(mean, flat), [label.size for label in flat])
     array = array.reshape([prod(label.size for label in row) for row in axes]) / prod(label.size for label in features)
     return scaled(array, mean.exponent), found.note
+
+
+def _known_moment(one: Known, two: Known, diagonal: bool | str) -> tuple[Any, Note]:
+    rank = np.ndim(one.array)
+    sites1, sites2 = "abcdefg"[: max(rank - 2, 0)], "ABCDEFG"[: max(rank - 2, 0)]
+    batch2, sites2 = "i" if diagonal in (True, "batch") else "j", sites1 if diagonal in (True, "sites") else sites2
+    out = "".join(dict.fromkeys(f"i{batch2}{sites1}{sites2}"))
+    feature = "z" if rank > 1 else ""
+    array = jnp.einsum(f"i{sites1}{feature},{batch2}{sites2}{feature}->{out}", one.array, two.array)
+    return array / (one.array.shape[-1] if rank > 1 else 1), Note.of((one.note, two.note))
+
+
+def _flat(rows: Sequence[Sequence[Label]]) -> list[Label]:
+    return [label for row in rows for label in row]
 
 
 def _labelled(value: Field, start: int) -> tuple[tuple[Label, ...], list[list[Label]]]:

@@ -6,5 +6,6 @@ from sigprop.network.fans import Fan, fans
 from sigprop.network.law import Law, Laws
 from sigprop.network.laws import parameters
 from sigprop.network.network import Network
+from sigprop.network.paths import parameter_paths
 
-__all__ = ["Fan", "Law", "Laws", "Network", "check_inputs", "check_pair", "fans", "network", "parameters"]
+__all__ = ["Fan", "Law", "Laws", "Network", "check_inputs", "check_pair", "fans", "network", "parameter_paths", "parameters"]

@@ -34,12 +34,14 @@ def linen_network(module: nn.Module, x: tuple[Any, ...], method: str, options: d
         return module.apply(params["variables"], *inputs, method=method, rngs=params["rngs"], mutable=mutable, **options)[0]
 
     try:
-        jax.eval_shape(init, jax.random.key(0))
+        shapes = jax.eval_shape(init, jax.random.key(0))
     except Exception as error:
-        shapes = [tuple(jnp.shape(a)) for a in jax.tree.leaves(x)]
-        raise InvalidInput(f"model: {type(module).__name__} raised on inputs of shape {shapes} and options {options}: "
+        given = [tuple(jnp.shape(a)) for a in jax.tree.leaves(x)]
+        raise InvalidInput(f"model: {type(module).__name__} raised on inputs of shape {given} and options {options}: "
                            f"{type(error).__name__}: {error}") from error
-    return Network(init, apply, type(module).__name__, type(module).__name__, example=x)
+    trained = [jax.tree_util.keystr(path[:2], simple=True, separator="/") == "variables/params"
+               for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    return Network(init, apply, type(module).__name__, type(module).__name__, example=x, trained=trained)
 
 
 def _options(module: nn.Module, method: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Network:
         example: inputs that the network was made with, or empty.
         declared: per parameter leaf a :class:`Law`, an array that is kept as it is, or ``None`` where the law is read off ``init``.
             ``None`` in place of the list: all are read off ``init``.
+        trained: per parameter leaf whether training moves it, as it moves ``nnx.Param`` and linen's collection ``params`` but not
+            running statistics. ``None`` in place of the list: every floating leaf.
     """
 
     init: Callable[..., Any]
@@ -39,6 +41,7 @@ class Network:
     root: str = ""
     example: tuple[Any, ...] = ()
     declared: list[Any] | None = None
+    trained: list[bool] | None = None
     _graphs: dict[Any, Graph] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -65,6 +68,13 @@ class Network:
         given = self.declared or [None] * len(jax.tree.leaves(self.abstract_params))
         drawn = depends_on_key(self.init_graph) if any(g is None for g in given) else [False] * len(given)
         return [yes if law is None else is_law(law) and bool(np.any(law.variance)) for law, yes in zip(given, drawn, strict=True)]
+
+    @cached_property
+    def trainable(self) -> list[bool]:
+        """Per parameter leaf, whether it has a tangent; random keys and counters have none."""
+        leaves = jax.tree.leaves(self.abstract_params)
+        return [jnp.issubdtype(leaf.dtype, jnp.floating) and moves for leaf, moves in zip(leaves, self.trained or [True] * len(leaves),
+                                                                                         strict=True)]
 
     def graph(self, *x: Any) -> Graph:
         """The flat program of ``apply`` on inputs shaped like ``x``.

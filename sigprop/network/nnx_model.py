@@ -29,12 +29,12 @@ def factory_network(factory: Callable[..., Any], x: tuple[Any, ...], method: str
         return nnx.split(_in_mode(module, method, options))
 
     try:
-        graphdef, _ = nnx.eval_shape(lambda: build(jax.random.key(0)))
+        graphdef, state = nnx.eval_shape(lambda: build(jax.random.key(0)))
     except InvalidInput:
         raise
     except Exception as error:
         raise InvalidInput(f"model: the factory {name} raised when called with rngs: {type(error).__name__}: {error}") from error
-    return Network(lambda key: build(key)[1], _apply(graphdef, method, options), name, example=x)
+    return Network(lambda key: build(key)[1], _apply(graphdef, method, options), name, example=x, trained=_trained(state))
 
 
 def instance_network(module: nnx.Module, x: tuple[Any, ...], method: str, options: dict[str, Any]) -> Network:
@@ -43,7 +43,13 @@ def instance_network(module: nnx.Module, x: tuple[Any, ...], method: str, option
     graphdef, state = nnx.split(copy)
     declared = laws_of_arrays(state)
     init = drawn(lambda key: state, declared)
-    return Network(init, _apply(graphdef, method, options), type(module).__name__, example=x, declared=declared)
+    return Network(init, _apply(graphdef, method, options), type(module).__name__, example=x, declared=declared, trained=_trained(state))
+
+
+def _trained(state: Any) -> list[bool]:
+    """Per leaf, whether it is an ``nnx.Param``."""
+    variables = jax.tree.leaves(state, is_leaf=lambda v: isinstance(v, nnx.Variable))
+    return [isinstance(v, nnx.Param) for v in variables for _ in jax.tree.leaves(v)]
 
 
 def _with_rngs(factory: Callable[..., Any]) -> Callable[[nnx.Rngs], Any]:

@@ -21,12 +21,14 @@ def user_source(equation: Any) -> str:
 
 
 def library_call(equation: Any) -> str:
-    """Name of the library's activation or pooling function that the equation was written in, else empty."""
-    traceback = equation.source_info.traceback
+    """Name of the library's activation or pooling function that the user called and the equation is a step of, else empty."""
+    traceback, found = equation.source_info.traceback, ""
     for frame in traceback.frames if traceback is not None else ():
+        if not any(h in frame.file_name for h in _HIDDEN):
+            break
         if any(frame.file_name.endswith(name) for name in _NAMED) and not frame.function_name.startswith(("_", "<")):
-            return frame.function_name
-    return ""
+            found = frame.function_name
+    return found
 
 
 def name_stack(equation: Any) -> str:

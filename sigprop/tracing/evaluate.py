@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
+
+import jax
 
 from sigprop.tracing.compat import jaxpr_as_fun
 from sigprop.tracing.graph import Graph, Op
@@ -16,9 +19,17 @@ def apply_op(op: Op, args: Sequence[Any]) -> list[Any]:
     return list(out) if op.primitive.multiple_results else [out]
 
 
-def evaluate(graph: Graph, leaves: Sequence[Any], watch: Sequence[int] = ()) -> tuple[list[Any], list[Any]]:
-    """Outputs and watched values on the flattened inputs; traceable by ``jit``, ``vmap`` and ``grad``."""
+def evaluate(graph: Graph, leaves: Sequence[Any], watch: Sequence[int] = (),
+             added: Mapping[int, Any] | None = None) -> tuple[list[Any], list[Any]]:
+    """Outputs and watched values on the flattened inputs; traceable by ``jit``, ``vmap`` and ``grad``.
+
+    Args:
+        added: what to add to some values before they are used, to differentiate with respect to them.
+    """
     env: dict[int, Any] = {**graph.constants, **dict(zip(graph.inputs, leaves, strict=True))}
     for op in graph.ops:
-        env.update(zip(op.outputs, apply_op(op, [env[i] for i in op.inputs]), strict=True))
+        with jax.named_scope(op.path) if op.path else nullcontext():
+            env.update(zip(op.outputs, apply_op(op, [env[i] for i in op.inputs]), strict=True))
+        for value in set(op.outputs).intersection(added or ()):
+            env[value] = env[value] + added[value]
     return [env[o] for o in graph.outputs], [env[w] for w in watch]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,11 @@ def _alive(ops: Sequence[Op], outputs: Sequence[int]) -> list[Op]:
     return kept[::-1]
 
 
+def _numbered(path: str) -> str:
+    """``blocks[3]/Dense_0`` for what step 3 of a scan does in ``blocks/Dense_0``."""
+    return re.sub(r"/?\[(\d+)\]$", r"[\1]", re.sub(r"\[(\d+)\]/([^/]+)", r"\2[\1]", path))
+
+
 class _Walker:
     def __init__(self) -> None:
         self.ops: list[Op] = []
@@ -52,6 +58,7 @@ class _Walker:
         self.constants: dict[int, Any] = {}
         self.calls: list[tuple[int, str, str]] = []
         self.caller = "unknown"  # the user's line of the enclosing call, where a library's inner jaxpr has none
+        self.inside = ""  # the library's function whose steps these are
 
     def fresh(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
@@ -96,20 +103,22 @@ class _Walker:
         if inner is None or name == "while":
             return self.emit(name, equation, inputs, path)
         body, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-        outer, own = self.caller, user_source(equation)
-        self.caller = outer if own == "unknown" else own
+        label = called if isinstance(called, str) and not self.inside else ""
+        outer, own = (self.caller, self.inside), user_source(equation)
+        self.caller = self.caller if own == "unknown" else own
+        self.inside = self.inside or library_call(equation) or (label if hasattr(jax.nn, label) else "")
         outputs = self.walk(body, consts, inputs, path)
-        self.caller = outer
-        label = called if isinstance(called, str) else ""
+        self.caller, self.inside = outer
         if label and not label.startswith("_") and label not in _UNNAMED and len(outputs) == 1:
-            self.calls.append((outputs[0], path, label))
+            self.calls.append((outputs[0], _numbered(path), label))
         return outputs
 
     def emit(self, name: str, equation: Any, inputs: Sequence[int], path: str) -> list[int]:
         outputs = [self.fresh(v.aval) for v in equation.outvars]
         own = user_source(equation)
         source = self.caller if own == "unknown" else own
-        self.ops.append(Op(name, equation.primitive, equation.params, tuple(inputs), tuple(outputs), path, source, library_call(equation)))
+        self.ops.append(Op(name, equation.primitive, equation.params, tuple(inputs), tuple(outputs), _numbered(path), source,
+                           self.inside or library_call(equation)))
         return outputs
 
     def inline(self, function: Callable[..., Any], inputs: Sequence[int], path: str) -> list[int]:
@@ -124,7 +133,7 @@ class _Walker:
         body, ys = params["jaxpr"], {}
         for step in steps:
             slices = [self.inline(lambda a, step=step: lax.index_in_dim(a, step, keepdims=False), [x], path)[0] for x in xs]
-            out = self.walk(body.jaxpr, body.consts, [*consts, *carry, *slices], path)
+            out = self.walk(body.jaxpr, body.consts, [*consts, *carry, *slices], f"{path}/[{step}]".lstrip("/"))
             carry, ys[step] = out[:m], out[m:]
         stacked = []
         for k in range(len(params["jaxpr"].jaxpr.outvars) - m):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 from sigprop.arrays import concrete
 from sigprop.engine.interpreter import Context
 from sigprop.engine.nodes import Leaf
+from sigprop.engine.rules.choice import separated
 from sigprop.engine.values import Field, Known, Value, combine, settle
 from sigprop.errors import Unsound
 from sigprop.tracing import Op, apply_op, on_host
@@ -76,15 +77,15 @@ def _reciprocal(u: Any) -> Any:
 
 
 def select(context: Context, op: Op, which: Value, *cases: Value) -> Sequence[Value]:
-    """A known predicate masks; a dropout mask multiplies; anything else is a function of its arguments."""
-    if len(cases) != 2:
+    """A known predicate masks; a dropout mask multiplies; anything else is a function of the predicate's variables, times the others."""
+    if isinstance(which, Known) and len(cases) != 2:
         return elementwise(context, op, which, *cases)
     if isinstance(which, Known):
         chosen = Known(which.array.astype(float))
     elif isinstance(which, Field) and _dropout(which):
         chosen = which
     else:
-        return elementwise(context, op, which, *cases)
+        return [separated(context, which, cases, *_function(op))]
     one = Known(np.asarray(1.0))
     other = sub(context, op, one, chosen)[0] if isinstance(chosen, Field) else Known(1.0 - chosen.array)
     return add(context, op, *mul(context, op, other, _zeros(cases[0])), *mul(context, op, chosen, _zeros(cases[1])))
@@ -108,8 +109,12 @@ def elementwise(context: Context, op: Op, *values: Value) -> Sequence[Value]:
         return mul(context, op, *values, *values)
     if op.name == "integer_pow":
         parity = "odd" if op.params["y"] % 2 else "even"
-    static = tuple(sorted((k, str(v)) for k, v in op.params.items()))
+    function, static = _function(op)
+    return [_map(context, op.name, function, values, static, parity)]
 
+
+def _function(op: Op) -> tuple[Callable[..., Any], Any]:
+    """The operation on arrays, and a key under which it is remembered."""
     def function(*args: Any) -> Any:
         if all(map(concrete, args)):
             return on_host(op, args)[0]
@@ -119,7 +124,7 @@ def elementwise(context: Context, op: Op, *values: Value) -> Sequence[Value]:
         arrays = [a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arrays]
         return apply_op(op, arrays)[0]
 
-    return [_map(context, op.name, function, values, static, parity)]
+    return function, tuple(sorted((k, str(v)) for k, v in op.params.items()))
 
 
 def square(context: Context, op: Op, value: Value) -> Sequence[Value]:
