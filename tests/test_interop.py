@@ -3,7 +3,7 @@
 import importlib
 import json
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -159,6 +159,16 @@ def test_predictions_from_our_kernel(nt, batched):
         for found in (exact, flow(x_test=TEST, get="nngp", compute_cov=True), flow(t=1e9, x_test=TEST, get="nngp", compute_cov=True)):
             np.testing.assert_allclose(found.mean, mean, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(found.covariance, covariance, rtol=1e-9, atol=1e-12)
+
+
+@needs_it
+@pytest.mark.parametrize("t", [None, 3.0])
+def test_ensemble_of_our_ntk_is_that_of_theirs(nt, t):
+    with jax.enable_x64(True):
+        ours = kernel_fn_of(sp.network(MODELS["fc_relu"](), X), parameterization="ntk")
+        found, expected = (nt.predict.gradient_descent_mse_ensemble(k, X, Y, diag_reg=1e-3)(t, TEST, ("nngp", "ntk"), True)
+                           for k in (ours, helpers(nt.stax)["fc"](nt.stax.Relu)[2]))
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-9), tuple(found), tuple(expected))
 
 
 @needs_it

@@ -1,6 +1,7 @@
-"""NNGP kernels against neural-tangents, both jitted in float32, in one process, run by turns: ratios of medians, compiling apart."""
+"""Kernels against neural-tangents, both jitted in float32, in one process, run by turns: ratios of medians, compiling apart."""
 
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ STD = 2**0.5
 
 class Case(NamedTuple):
     name: str
+    get: str
     shape: tuple[int, ...]
     ours: list[Callable[..., Any]]
     theirs: list[Any]
@@ -45,10 +47,15 @@ def convolutions(depth: int, ours: Callable[..., Any], theirs: Any) -> tuple[lis
 def cases() -> list[Case]:
     s = nt.stax
     return [
-        *(Case(f"dense ReLU, depth {depth}, N = 1000", (1000, 256), *dense(depth, nn.relu, s.Relu())) for depth in (3, 10, 50)),
-        Case("dense erf, depth 10, N = 1000", (1000, 256), *dense(10, jax.scipy.special.erf, s.Erf())),
-        Case("5 convolutions 8 x 8, flattened, N = 200", (200, 8, 8, 3), *convolutions(5, lambda x: x.reshape(len(x), -1), s.Flatten())),
-        Case("5 convolutions 8 x 8, pooled, N = 20", (20, 8, 8, 3), *convolutions(5, lambda x: x.mean((1, 2)), s.GlobalAvgPool())),
+        *(Case(f"dense ReLU, depth {depth}, N = 1000", "nngp", (1000, 256), *dense(depth, nn.relu, s.Relu())) for depth in (3, 10, 50)),
+        Case("dense erf, depth 10, N = 1000", "nngp", (1000, 256), *dense(10, jax.scipy.special.erf, s.Erf())),
+        Case("5 convolutions 8 x 8, flattened, N = 200", "nngp", (200, 8, 8, 3),
+             *convolutions(5, lambda x: x.reshape(len(x), -1), s.Flatten())),
+        Case("5 convolutions 8 x 8, pooled, N = 20", "nngp", (20, 8, 8, 3), *convolutions(5, lambda x: x.mean((1, 2)), s.GlobalAvgPool())),
+        Case("dense ReLU, depth 3, N = 1000", "ntk", (1000, 256), *dense(3, nn.relu, s.Relu())),
+        Case("dense erf, depth 3, N = 1000", "ntk", (1000, 256), *dense(3, jax.scipy.special.erf, s.Erf())),
+        Case("2 convolutions 8 x 8, flattened, N = 100", "ntk", (100, 8, 8, 3),
+             *convolutions(2, lambda x: x.reshape(len(x), -1), s.Flatten())),
     ]
 
 
@@ -61,9 +68,8 @@ def seconds(f: Callable[..., Any], x: Any) -> float:
 def compare(case: Case) -> tuple[list[float], list[float], float]:
     """First calls and medians, ours and theirs, and the largest difference relative to the largest entry."""
     x = np.random.default_rng(0).standard_normal(case.shape).astype(np.float32)
-    kernel = sp.infinite_kernel(sp.network(nn.Sequential(case.ours), x[:2]))
-    theirs = nt.stax.serial(*case.theirs)[2]
-    both = [jax.jit(lambda x: kernel(x).nngp), jax.jit(lambda x: theirs(x, None, "nngp"))]
+    ours = sp.interop.kernel_fn_of(sp.network(nn.Sequential(case.ours), x[:2]), parameterization="ntk")
+    both = [jax.jit(partial(f, x2=None, get=case.get)) for f in (ours, nt.stax.serial(*case.theirs)[2])]
     x = jnp.asarray(x)
     first = [seconds(f, x) for f in both]
     rounds = [[seconds(f, x) for f in both] for _ in range(ROUNDS)]
@@ -72,12 +78,12 @@ def compare(case: Case) -> tuple[list[float], list[float], float]:
 
 
 def main() -> None:
-    table = Table("kernel", "run, s", "theirs", "ratio", "first call, s", "theirs", "ratio", "difference",
-                  title="NNGP against neural-tangents (ratio: ours / theirs)")
+    table = Table("kernel", "", "run, s", "theirs", "ratio", "first call, s", "theirs", "ratio", "difference",
+                  title="kernels against neural-tangents (ratio: ours / theirs)")
     for case in cases():
         first, run, gap = compare(case)
-        table.add_row(case.name, *(cell for pair in (run, first) for cell in (*(f"{t:.3g}" for t in pair), f"{pair[0] / pair[1]:.2f}")),
-                      f"{gap:.0e}")
+        cells = [text for ours, theirs in (run, first) for text in (f"{ours:.3g}", f"{theirs:.3g}", f"{ours / theirs:.2f}")]
+        table.add_row(case.name, case.get, *cells, f"{gap:.0e}")
     Console(width=140).print(table)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,23 +21,28 @@ from sigprop.types import Kernel
 _NAMES = ("nngp", "ntk")
 
 
-def kernel_fn_of(kernel: Network | Callable[..., Kernel]) -> Callable[..., Any]:
+def kernel_fn_of(kernel: Network | Callable[..., Kernel], **options: Any) -> Callable[..., Any]:
     """``kernel_fn(x1, x2=None, get=None)`` as ``nt.predict`` and ``nt.batch`` take it.
 
     It returns an array where ``get`` is ``"nngp"`` or ``"ntk"``, else a named tuple of those in ``get`` (None: of all there are).
 
     Args:
         kernel: a network, for its infinite-width kernel, or any ``kernel(x1, x2=None) -> Kernel``.
+        options: keywords of :func:`sigprop.infinite_kernel` (or of ``kernel``), like ``parameterization="ntk"``, which is stax's default.
 
     Raises:
         InvalidInput: by ``kernel_fn``, where ``get`` asks for what the kernel does not have.
     """
-    compute = infinite_kernel(kernel) if isinstance(kernel, Network) else kernel
+    if isinstance(kernel, Network):
+        of_all, of_nngp = (infinite_kernel(kernel, ntk=ntk, **options) for ntk in (True, False))
+    else:
+        of_all = of_nngp = partial(kernel, **options)
 
     def kernel_fn(x1: Any, x2: Any = None, get: str | Sequence[str] | None = None) -> Any:
         asked = _NAMES if get is None else (get,) if isinstance(get, str) else tuple(get)
         if not asked or not set(asked) <= set(_NAMES):
             raise InvalidInput(f"get: {get!r} given; 'nngp', 'ntk', a tuple of them or None is allowed")
+        compute = of_all if "ntk" in asked else of_nngp
         found = {name: value for name, value in compute(x1, x2)._asdict().items() if name in asked and value is not None}
         if get is not None and set(found) != set(asked):
             raise InvalidInput(f"get: {get!r} given, but this kernel has no NTK (Kernel.ntk is None)")
