@@ -28,7 +28,8 @@ def kernel_fn_of(kernel: Network | Callable[..., Kernel], **options: Any) -> Cal
 
     Args:
         kernel: a network, for its infinite-width kernel, or any ``kernel(x1, x2=None) -> Kernel``.
-        options: keywords of :func:`sigprop.infinite_kernel` (or of ``kernel``), like ``parameterization="ntk"``, which is stax's default.
+        options: keywords of :func:`sigprop.infinite_kernel` (or of ``kernel``), like ``parameterization="ntk"``, which is stax's default;
+            not those that change the shapes of kernels.
 
     Raises:
         InvalidInput: by ``kernel_fn``, where ``get`` asks for what the kernel does not have.

@@ -19,6 +19,7 @@ import jax
 import jax.extend.core
 import jax.numpy as jnp
 import scipy.linalg
+from jax.core import ShapedArray
 from jax.interpreters.ad import UndefinedPrimal, Zero
 
 from sigprop.errors import MissingDependency
@@ -98,7 +99,7 @@ def _cotangents(eqn: Any, cotangent: Any, *values: Any) -> Any:
         return [Zero(v.aval) for v in eqn.invars]
     linear = [k for k, value in enumerate(values) if isinstance(value, UndefinedPrimal)]
     # Values known by shape alone are those on which the cotangents do not depend.
-    full = [v if isinstance(v, UndefinedPrimal | jax.Array) or jnp.isscalar(v) else jnp.zeros(v.shape, v.dtype) for v in values]
+    full = [jnp.zeros(v.shape, v.dtype) if isinstance(v, ShapedArray) else v for v in values]
 
     def apply(*arguments: Any) -> Any:
         for k, argument in zip(linear, arguments, strict=True):
