@@ -8,7 +8,8 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[figures,data,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[figures,data,neural-tangents,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps neural-tangents
 	touch $(STAMP)
 
 report: setup
@@ -27,6 +28,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python scripts/bench/depth.py
+	$(BIN)/python scripts/bench/kernels.py
 
 table: setup
 	$(BIN)/python scripts/zoo_table.py

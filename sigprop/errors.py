@@ -15,3 +15,7 @@ class MissingRule(SigpropError, NotImplementedError):
 
 class Unsound(SigpropError, ValueError):
     """A prediction in the infinite-width limit would be wrong here: the message says why, with a way out."""
+
+
+class MissingDependency(SigpropError, ImportError):
+    """An optional package is not installed: the message says how to install it."""
