@@ -1,14 +1,16 @@
 """Signal propagation and infinite-width kernels of unmodified Flax models."""
 
-from sigprop.empirical import measure
+from sigprop import spectra
+from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, measure, monte_carlo_kernel, ntk_operator, taylor
 from sigprop.errors import InvalidInput, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
 from sigprop.network import Law, Network, network
 from sigprop.predict import propagate
 from sigprop.report import Report, report
-from sigprop.types import Kernel
+from sigprop.types import Kernel, KernelSample
 
 __all__ = [
-    "InvalidInput", "Kernel", "Law", "MissingRule", "Network", "Report", "SigpropError", "Unsound", "infinite_kernel", "measure", "network",
-    "propagate", "report",
+    "InvalidInput", "Kernel", "KernelSample", "Law", "MissingRule", "Network", "Report", "SigpropError", "Unsound", "empirical_kernel",
+    "empirical_ntk", "infinite_kernel", "linearize", "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report",
+    "spectra", "taylor",
 ]

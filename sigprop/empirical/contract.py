@@ -18,24 +18,23 @@ def einsum(subscripts: str, *arrays: Any) -> Any:
 
 
 def assembled(site: Site, outer: Outer) -> Any:
-    """The gradient of one example ``[q, f, b, i, d]``, formed from its product."""
+    """The gradient of one example, formed from its product: ``[q, (b, i, f, d)]``."""
     inputs, cotangents = outer
     if site.uses[0].kind == "lookup":
         inputs = jax.nn.one_hot(inputs, site.sizes[2], dtype=cotangents.dtype)[None]
     gradient = einsum("bsi,qfbsd->biqfd", inputs, cotangents)  # as the product of matrices leaves it
-    return jnp.moveaxis(gradient, (2, 3), (0, 1))
+    return jnp.moveaxis(gradient, 2, 0).reshape(cotangents.shape[0], -1)
 
 
 def contraction(one: Any, two: Any) -> Any:
     """``sum_f <gradient of output (q, f) of n, gradient of output (r, f) of m>`` as ``[n, m, q, r]``.
 
     Args:
-        one, two: gradients ``[n, q, f, *shape]``, or :class:`Outer` with ``[n, b, s, i]`` and ``[n, q, f, b, s, d]``. Of the latter, inputs
+        one, two: gradients ``[n, q, k]``, with features and entries of the parameter in ``k``, or :class:`Outer` with ``[n, b, s, i]`` and ``[n, q, f, b, s, d]``. Of the latter, inputs
             meet inputs and cotangents meet cotangents at each pair of positions: no gradient is formed (Novak et al. 2022, section 3.2).
     """
     if not isinstance(one, Outer):
-        one, two = (g.reshape(*g.shape[:3], -1) for g in (one, two))
-        return einsum("nqfp,mrfp->nmqr", one, two)
+        return einsum("nqk,mrk->nmqr", one, two)
     if jnp.issubdtype(one.inputs.dtype, jnp.integer):  # rows of a table: equal or orthogonal
         left, right = one.inputs[:, :, None, None], two.inputs[None, None]
         inputs = ((left == right) & (left >= 0))[None].astype(one.cotangents.dtype)

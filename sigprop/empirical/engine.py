@@ -175,7 +175,7 @@ def _side(task: Task, leaves: Sequence[Any], x: Sequence[Any]) -> tuple[Any, lis
     def one(*data: Any) -> Any:
         outputs, gradients, outers = example(task.graph, formed, factored, task.split.features, [*leaves, *data])
         outers = [assembled(site, o) if ways[site.leaf] == ASSEMBLED else o for site, o in zip(factored, outers, strict=True)]
-        return outputs, [*gradients, *outers]
+        return outputs, [*(g.reshape(outputs.shape[0], -1) for g in gradients), *outers]
 
     return jax.vmap(one)(*x) if PRODUCTS not in ways.values() else (jax.vmap(lambda *data: _outputs(task, leaves, data))(*x), [])
 

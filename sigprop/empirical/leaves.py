@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,9 +57,14 @@ def check_params(params: Any) -> None:
     """
     if not any(trainable_or_raise(params)):
         raise InvalidInput("params: no floating parameter among the leaves")
-    for name, leaf in zip(parameter_paths(params), jax.tree.leaves(params), strict=True):
-        if concrete(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
+    numbers = {name: leaf for name, leaf in zip(parameter_paths(params), jax.tree.leaves(params), strict=True)
+               if concrete(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)}
+    for name, finite in jax.device_get(_finite(numbers)).items():
+        if not finite:
             raise InvalidInput(f"params[{name!r}]: has NaN or infinite entries")
+
+
+_finite = jax.jit(partial(jax.tree.map, lambda leaf: jnp.isfinite(leaf).all()))
 
 
 def trainable_or_raise(params: Any) -> list[bool]:
