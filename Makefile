@@ -27,6 +27,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python scripts/bench/depth.py
+	$(BIN)/python scripts/bench/empirical.py
 
 table: setup
 	$(BIN)/python scripts/zoo_table.py

@@ -33,7 +33,7 @@ def matrix(kernel: Any, name: str = "kernel") -> Float[Array, "m m"]:
     if not jnp.issubdtype(kernel.dtype, jnp.floating):
         raise InvalidInput(f"{name}: dtype {kernel.dtype}; a kernel has floating entries")
     if kernel.ndim < 2 or kernel.ndim % 2 or shape[0] != shape[1] or shape[2:2 + sites] != shape[2 + sites:]:
-        raise InvalidInput(f"{name}: shape {shape} is not square; give [n, n] or [n, n, *sites, *sites], a kernel of inputs with themselves")
+        raise InvalidInput(f"{name}: shape {shape} is not square; give [n, n] or [n, n, *sites, *sites], of inputs with themselves")
     if 0 in shape:
         raise InvalidInput(f"{name}: shape {shape} is empty")
     size = shape[0] * prod(shape[2:2 + sites])
@@ -98,7 +98,7 @@ def rank(kernel: Float[Array, "m m"], tolerance: float | None = None) -> Int[Arr
 
 @_of_one
 def condition_number(kernel: Float[Array, "m m"], tolerance: float | None = None) -> Float[Array, ""]:
-    """Largest over smallest eigenvalue; infinite for a singular kernel, whose smallest is below ``tolerance`` (``m * eps``) times the largest."""
+    """Largest over smallest eigenvalue; infinite where the smallest is below ``tolerance`` (``m * eps``) times the largest."""
     values = _eigenvalues(kernel)
     regular = values[-1] > _floor(values, tolerance)
     return jnp.where(regular, values[0] / jnp.where(regular, values[-1], 1), jnp.inf)

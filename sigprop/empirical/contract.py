@@ -30,8 +30,9 @@ def contraction(one: Any, two: Any) -> Any:
     """``sum_f <gradient of output (q, f) of n, gradient of output (r, f) of m>`` as ``[n, m, q, r]``.
 
     Args:
-        one, two: gradients ``[n, q, k]``, with features and entries of the parameter in ``k``, or :class:`Outer` with ``[n, b, s, i]`` and ``[n, q, f, b, s, d]``. Of the latter, inputs
-            meet inputs and cotangents meet cotangents at each pair of positions: no gradient is formed (Novak et al. 2022, section 3.2).
+        one, two: gradients ``[n, q, k]``, with features and entries of the parameter in ``k``, or :class:`Outer` with ``[n, b, s, i]`` and
+            ``[n, q, f, b, s, d]``. Of the latter, inputs meet inputs and cotangents meet cotangents at each pair of positions, and no
+            gradient is formed (structured derivatives of Novak, Sohl-Dickstein & Schoenholz 2022).
     """
     if not isinstance(one, Outer):
         return einsum("nqk,mrk->nmqr", one, two)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
-from typing import Any
 
 from sigprop.empirical.sites import Site
 from sigprop.errors import InvalidInput

@@ -108,7 +108,7 @@ def example_graph(apply: Callable[..., Any], params: Any, x: Any) -> Graph:
         raise InvalidInput(f"model: {name} raised on inputs of shape {shapes}: {type(error).__name__}: {error}") from error
     check_output(whole, jax.tree.leaves(x)[0].shape[0])
     try:
-        graph = trace(single, params, *(jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), part) for part in x), keep=_WHOLE)
+        graph = trace(single, params, *jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x), keep=_WHOLE)
     except Exception as error:
         raise InvalidInput(f"model: {name} does not run on a batch of one example: {type(error).__name__}: {error}") from error
     if graph.avals[graph.outputs[0]].shape != jax.tree.leaves(whole)[0].shape[1:]:

@@ -16,13 +16,14 @@ from sigprop.tracing import Graph, apply_op
 
 
 class Outer(NamedTuple):
-    """A gradient ``sum_s inputs[b, s, i] cotangents[q, f, b, s, d]`` that is not formed; ``inputs`` of a look-up are the row numbers ``[s]``."""
+    """A gradient ``sum_s inputs[b, s, i] cotangents[q, f, b, s, d]`` that is not formed; a look-up's inputs are row numbers ``[s]``."""
 
     inputs: Any
     cotangents: Any
 
 
-def example(graph: Graph, formed: Sequence[int], products: Sequence[Site], features: int, leaves: Sequence[Any]) -> tuple[Any, Any, Any]:
+def example(graph: Graph, formed: Sequence[int], products: Sequence[Site], features: int,
+            leaves: Sequence[Any]) -> tuple[Any, Any, Any]:
     """Outputs and gradients of one example; to be mapped over examples.
 
     Args:
@@ -51,7 +52,7 @@ def example(graph: Graph, formed: Sequence[int], products: Sequence[Site], featu
 
 
 def _shifted(graph: Graph, leaves: Sequence[Any], shifts: dict[int, Any], uses: Sequence[Use]) -> tuple[Any, list[Any]]:
-    """The output where each use's result is shifted, so that the derivative by the shift is the cotangent; and the uses' inputs and scales."""
+    """The output where each use's result is shifted, so that cotangents are derivatives by shifts; the uses' inputs and scales."""
     env: dict[int, Any] = {**graph.constants, **dict(zip(graph.inputs, leaves, strict=True))}
     for op in graph.ops:
         env.update(zip(op.outputs, apply_op(op, [env[i] for i in op.inputs]), strict=True))

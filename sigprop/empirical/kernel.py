@@ -59,7 +59,7 @@ def empirical_kernel(net: Network, *, outputs: str = "trace", memory: float = ME
         one, two = _inputs(x1, x2)
         for x in (one,) if two is None else (one, two):
             net.graph(*x)  # refuses what no kernel can be made of
-        return _finished(*compiled(as_tree(params, net.abstract_params), one, two, variances), params)
+        return _finished(params, *compiled(as_tree(params, net.abstract_params), one, two, variances))
 
     return kernel
 
@@ -77,7 +77,7 @@ def empirical_ntk(apply_fn: Callable[..., Any], params: Any, x1: Any, x2: Any = 
     one, two = _inputs(x1, x2)
     chosen = trainable(params)
     setting = Setting(apply_fn, tuple(k for k, yes in enumerate(chosen) if yes), outputs, float(memory), method)
-    ntk = _finished(*_compiled(setting, params, one, two, [float(yes) for yes in chosen]), params).ntk
+    ntk = _finished(params, *_compiled(setting, params, one, two, [float(yes) for yes in chosen])).ntk
     assert ntk is not None
     return ntk
 
@@ -102,7 +102,7 @@ def _inputs(x1: Any, x2: Any) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
     return one, two
 
 
-def _finished(nngp: Any, ntk: Any, mixed: Any, params: Any) -> Kernel:
+def _finished(params: Any, nngp: Any, ntk: Any, mixed: Any) -> Kernel:
     """With its rounding error; refused, or NaN while the caller is traced, where examples influence each other."""
     if concrete(mixed) and bool(mixed):
         raise InvalidInput("model: an example's output depends on the rest of its batch (statistics of the batch, or noise drawn for each "

@@ -59,7 +59,9 @@ def check_params(params: Any) -> None:
         raise InvalidInput("params: no floating parameter among the leaves")
     numbers = {name: leaf for name, leaf in zip(parameter_paths(params), jax.tree.leaves(params), strict=True)
                if concrete(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)}
-    for name, finite in jax.device_get(_finite(numbers)).items():
+    with jax.ensure_compile_time_eval():  # also while the caller is traced
+        found = jax.device_get(_finite(numbers))
+    for name, finite in found.items():
         if not finite:
             raise InvalidInput(f"params[{name!r}]: has NaN or infinite entries")
 

@@ -43,7 +43,7 @@ def ntk_operator(model: Network | Callable[..., Any], params: Any, *x: Any, para
         variances = tangent_variances(model, parameterization, learning_rates)
     else:
         if parameterization != "standard" or learning_rates is not None:
-            raise InvalidInput("parameterization, learning_rates: a plain function has no laws; make a network of it, sp.network(f, init=init)")
+            raise InvalidInput("parameterization, learning_rates: a plain function has no laws; make a network, sp.network(f, init=init)")
         variances = [1.0] * len(leaves)
     moving = [k for k, yes in enumerate(trainable(template)) if yes]
 

@@ -132,7 +132,7 @@ def _converted(graph: Graph, value: int) -> Op | None:
         return None
     same = {value}
     for op in graph.ops:
-        if op.name in _MOVES and same.intersection(op.inputs):
+        if op.name in (*_MOVES, "dot_general", "conv_general_dilated") and same.intersection(op.inputs):
             if jnp.issubdtype(graph.avals[op.outputs[0]].dtype, jnp.inexact):
                 return op
             if jnp.issubdtype(graph.avals[op.outputs[0]].dtype, jnp.integer):
