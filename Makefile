@@ -29,6 +29,7 @@ lint: setup
 bench: setup
 	$(BIN)/python scripts/bench/depth.py
 	$(BIN)/python scripts/bench/kernels.py
+	$(BIN)/python scripts/bench/empirical.py
 
 table: setup
 	$(BIN)/python scripts/zoo_table.py

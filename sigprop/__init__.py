@@ -1,15 +1,16 @@
 """Signal propagation and infinite-width kernels of unmodified Flax models."""
 
-from sigprop import interop
-from sigprop.empirical import measure
+from sigprop import interop, spectra
+from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, measure, monte_carlo_kernel, ntk_operator, taylor
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
 from sigprop.network import Law, Network, network
 from sigprop.predict import propagate
 from sigprop.report import Report, report
-from sigprop.types import Kernel
+from sigprop.types import Kernel, KernelSample
 
 __all__ = [
-    "InvalidInput", "Kernel", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "infinite_kernel", "interop", "measure", "network", "propagate", "report",
+    "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
+    "empirical_kernel", "empirical_ntk", "infinite_kernel", "interop", "linearize", "measure", "monte_carlo_kernel", "network",
+    "ntk_operator", "propagate", "report", "spectra", "taylor",
 ]

@@ -66,3 +66,15 @@ class Kernel(NamedTuple):
     nngp: Float[Array, ...]
     ntk: Float[Array, ...] | None
     error: Float[Array, ...]
+
+
+class KernelSample(NamedTuple):
+    """Kernels averaged over independent draws of the parameters.
+
+    Attributes:
+        mean: their mean; its ``error`` is the larger of both standard errors, entry by entry.
+        stderr: standard errors of ``mean.nngp`` and ``mean.ntk``, in the fields of these names.
+    """
+
+    mean: Kernel
+    stderr: Kernel

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from rich.progress import Progress
 
 from sigprop.arrays import concrete, host, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
+from sigprop.empirical.stream import streamed
 from sigprop.errors import InvalidInput
 from sigprop.network import Network, check_inputs
 from sigprop.network.backward import backward as backward_pass
@@ -22,9 +22,6 @@ _PLAIN = ("mean", "variance", "second_moment")
 
 # how each statistic scales with the values, or with the gradients, that were divided by a power of two
 _DEGREES = {"mean": 1, "variance": 2, "second_moment": 2, "quantile": 1, "cross": 2}
-
-State = tuple[Any, Any, Any]
-
 
 def measure_arrays(net: Network, keys: Any, *x: Any, gradients: bool = False) -> dict[str, Any]:
     """One unbiased estimate of each statistic from ``len(keys)`` seeds (at least two); traceable.
@@ -89,32 +86,6 @@ def _unscaled(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _update(state: State, found: Any) -> State:
-    """One step of Welford's streaming mean and sum of squares (1962)."""
-    count, mean, spread = state
-    count = count + 1
-    new = jax.tree.map(lambda m, v: m + (v - m) / count, mean, found)
-    spread = jax.tree.map(lambda s, v, m, n: s + (v - m) * (v - n), spread, found, mean, new)
-    return count, new, spread
-
-
-def _streamed(step: Any, keys: Any, plain: bool) -> State:
-    """Welford over groups of keys: a loop with progress, or a scan while the caller is traced (not ``plain``)."""
-    shape = jax.eval_shape(lambda key: _unscaled(step(key)), keys[0])
-    if not plain:
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape)
-        start = (jnp.zeros((), jnp.float32), zeros, zeros)
-        return jax.lax.scan(lambda state, key: (_update(state, _unscaled(step(key))), None), start, keys)[0]
-    compiled = jax.jit(step)
-    state: State = (0, *(jax.tree.map(lambda a: np.zeros(a.shape), shape) for _ in range(2)))
-    with Progress(transient=True) as progress:
-        task = progress.add_task("measuring", total=len(keys))
-        for key in keys:
-            state = _update(state, _unscaled(compiled(key)))
-            progress.advance(task)
-    return state
-
-
 def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: bool = True) -> xr.Dataset:
     """Measure the rows of :func:`propagate` over ``seeds`` draws of the parameters.
 
@@ -141,8 +112,7 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: b
     groups = seeds // _GROUP
     keys = jax.random.split(jax.random.key(0) if key is None else key, groups * _GROUP).reshape(groups, _GROUP)
     plain = all(map(concrete, jax.tree.leaves((keys, x))))
-    _, mean, spread = _streamed(lambda k: measure_arrays(net, k, *x, gradients=backward), keys, plain)
-    stderr = jax.tree.map(lambda s: (s / (groups - 1) / groups) ** 0.5, spread)
+    mean, stderr = streamed(lambda k: measure_arrays(net, k, *x, gradients=backward), keys, plain, _unscaled)
     return _dataset(net.rows(*x), mean, stderr, groups)
 
 

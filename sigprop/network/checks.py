@@ -132,7 +132,7 @@ def _converted(graph: Graph, value: int) -> Op | None:
         return None
     same = {value}
     for op in graph.ops:
-        if op.name in _MOVES and same.intersection(op.inputs):
+        if op.name in (*_MOVES, "dot_general", "conv_general_dilated") and same.intersection(op.inputs):
             if jnp.issubdtype(graph.avals[op.outputs[0]].dtype, jnp.inexact):
                 return op
             if jnp.issubdtype(graph.avals[op.outputs[0]].dtype, jnp.integer):
@@ -169,3 +169,13 @@ def _equal(one: Any, two: Any) -> bool:
         return bool(jnp.array_equal(jax.random.key_data(one), jax.random.key_data(two)))
     one, two = np.asarray(one), np.asarray(two)
     return one.shape == two.shape and one.dtype == two.dtype and one.tobytes() == two.tobytes()
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Refuse an option that is none of those allowed.
+
+    Raises:
+        InvalidInput: naming the option and its values.
+    """
+    if value not in allowed:
+        raise InvalidInput(f"{name}: {value!r} is none of {', '.join(map(repr, allowed))}")

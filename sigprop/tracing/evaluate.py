@@ -16,7 +16,7 @@ from sigprop.tracing.graph import Graph, Op
 def apply_op(op: Op, args: Sequence[Any]) -> list[Any]:
     if op.primitive.name in ("jit", "pjit"):
         return list(jaxpr_as_fun(op.params["jaxpr"])(*args))
-    out = op.primitive.bind(*args, **op.params)
+    out = op.primitive.bind(*args, **op.primitive.get_bind_params(op.params))
     return list(out) if op.primitive.multiple_results else [out]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -22,10 +22,14 @@ _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _UNNAMED = {"", "<lambda>", "_where", "clip", "wrapped", "fn", "f", "g"}
 
 
-def trace(function: Callable[..., Any], *args: Any) -> Graph:
-    """Flatten ``function(*args)``; ``args`` are pytrees of arrays or ``jax.ShapeDtypeStruct``."""
+def trace(function: Callable[..., Any], *args: Any, keep: Collection[str] = ()) -> Graph:
+    """Flatten ``function(*args)``; ``args`` are pytrees of arrays or ``jax.ShapeDtypeStruct``.
+
+    Args:
+        keep: call-like primitives that stay whole, such as those with derivative rules of their own.
+    """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-    walker = _Walker()
+    walker = _Walker(keep)
     inputs = [walker.fresh(v.aval) for v in closed.jaxpr.invars]
     outputs = walker.walk(closed.jaxpr, closed.consts, inputs, "")
     ops = _alive(walker.ops, outputs)
@@ -52,7 +56,8 @@ def _numbered(path: str) -> str:
 
 
 class _Walker:
-    def __init__(self) -> None:
+    def __init__(self, keep: Collection[str] = ()) -> None:
+        self.keep = keep
         self.ops: list[Op] = []
         self.avals: dict[int, Any] = {}
         self.constants: dict[int, Any] = {}
@@ -100,7 +105,7 @@ class _Walker:
         if name == "platform_index":
             return [self.constant(np.int32(len(params["platforms"]) - 1), equation.outvars[0].aval)]
         inner = next((params[k] for k in _INNER if k in params), None)
-        if inner is None or name == "while":
+        if inner is None or name == "while" or name in self.keep:
             return self.emit(name, equation, inputs, path)
         body, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
         label = called if isinstance(called, str) and not self.inside else ""

@@ -1,0 +1,44 @@
+"""Mean and standard error of independent results, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import Progress
+
+State = tuple[Any, Any, Any]
+
+
+def _update(state: State, found: Any) -> State:
+    """One step of Welford's streaming mean and sum of squares (1962)."""
+    count, mean, spread = state
+    count = count + 1
+    new = jax.tree.map(lambda m, v: m + (v - m) / count, mean, found)
+    spread = jax.tree.map(lambda s, v, m, n: s + (v - m) * (v - n), spread, found, mean, new)
+    return count, new, spread
+
+
+def streamed(step: Callable[[Any], Any], keys: Any, plain: bool, after: Callable[[Any], Any] = lambda found: found) -> tuple[Any, Any]:
+    """Mean and standard error of ``after(step(key))``, a tree of arrays, over at least two keys.
+
+    A loop with progress where ``plain``, in float64 if ``after`` moves arrays to the host; a scan while the caller is traced.
+    """
+    shape = jax.eval_shape(lambda key: after(step(key)), keys[0])
+    if not plain:
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape)
+        start = (jnp.zeros((), jnp.float32), zeros, zeros)
+        state = jax.lax.scan(lambda state, key: (_update(state, after(step(key))), None), start, keys)[0]
+    else:
+        compiled = jax.jit(step)
+        state = (0, *(jax.tree.map(lambda a: np.zeros(a.shape), shape) for _ in range(2)))
+        with Progress(transient=True) as progress:
+            task = progress.add_task("measuring", total=len(keys))
+            for key in keys:
+                state = _update(state, after(compiled(key)))
+                progress.advance(task)
+    count = len(keys)
+    return state[1], jax.tree.map(lambda s: (s / (count - 1) / count) ** 0.5, state[2])
