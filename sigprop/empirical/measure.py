@@ -53,7 +53,10 @@ def measure_arrays(net: Network, keys: Any, *x: Any, gradients: bool = False) ->
             maps[f"map:{row.name}"] = scaled(jnp.mean(jnp.var(value, axis=0, ddof=1), axis=-1), 2 * exponent)
     if gradients:
         table["grad_exponent"], table["grad_variance"] = [], []
-        for value in jax.vmap(lambda key: _gradients(net, key, *x))(keys):
+        named = [row.name for row in net.differentiable(*x)[1]]
+        every = dict(zip(named, jax.vmap(lambda key: _gradients(net, key, *x))(keys), strict=True))
+        for row in rows:
+            value = every.get(row.name, jnp.full(len(keys), jnp.nan))
             exponent = jnp.frexp(jnp.max(jnp.abs(value)))[1]
             table["grad_exponent"].append(exponent)
             table["grad_variance"].append(jnp.mean(scaled(value.astype(jnp.promote_types(value.dtype, jnp.float32)), -exponent) ** 2))

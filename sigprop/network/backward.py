@@ -16,10 +16,10 @@ def backward(net: Network, *x: Any) -> Callable[..., tuple[list[Any], list[Any]]
     """``pull(params, x, cotangent)``: gradients of ``<cotangent, y>`` for outputs ``y`` like ``net.apply(params, *x)``.
 
     Returns:
-        A function that gives the gradient at each of ``net.rows(*x)``, shaped like the row's value, and those of the trained
-        parameters in the order of their leaves. If the output is a tree, ``y`` is its first leaf.
+        A function that gives the gradient at each row of ``net.differentiable(*x)``, shaped like the row's value, and those of the
+        trained parameters in the order of their leaves. If the output is a tree, ``y`` is its first leaf.
     """
-    graph, rows = net.graph(*x), net.rows(*x)
+    graph, rows = net.differentiable(*x)
 
     def pull(params: Any, x: tuple[Any, ...], cotangent: Any) -> tuple[list[Any], list[Any]]:
         leaves = jax.tree.leaves(params)

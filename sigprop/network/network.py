@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,7 @@ class Network:
             InvalidInput: when the model does not run on such inputs, ignores its parameters, computes with integer inputs, or is not
                 deterministic.
         """
-        key = str(jax.tree.map(lambda a: (np.shape(a), str(jnp.result_type(a))), x))
+        key = _like(x)
         if key not in self._graphs:
             if self.example:
                 check_like(x, self.example)
@@ -93,9 +93,18 @@ class Network:
             self._graphs[key] = first
         return self._graphs[key]
 
-    def _trace(self, x: tuple[Any, ...]) -> Graph:
+    def differentiable(self, *x: Any) -> tuple[Graph, tuple[Row, ...]]:
+        """The flat program in which functions with derivative rules of their own stay whole, and its rows: those of :meth:`rows` that
+        lie in no such function."""
+        key = f"differentiable {_like(x)}"
+        if key not in self._graphs:
+            self.graph(*x)  # for its checks
+            self._graphs[key] = self._trace(x, keep=("custom_jvp_call", "custom_vjp_call"))
+        return self._graphs[key], self._rows(self._graphs[key], x)
+
+    def _trace(self, x: tuple[Any, ...], keep: Collection[str] = ()) -> Graph:
         try:
-            return trace(_fresh(self.apply), self.abstract_params, *x)
+            return trace(_fresh(self.apply), self.abstract_params, *x, keep=keep)
         except SigpropError:
             raise
         except Exception as error:
@@ -103,7 +112,9 @@ class Network:
             raise InvalidInput(f"model: {self.name} raised on inputs of shape {shapes}: {type(error).__name__}: {error}") from error
 
     def rows(self, *x: Any) -> tuple[Row, ...]:
-        graph = self.graph(*x)
+        return self._rows(self.graph(*x), x)
+
+    def _rows(self, graph: Graph, x: tuple[Any, ...]) -> tuple[Row, ...]:
         count = len(jax.tree.leaves(x))
         return rows(graph, graph.inputs[len(graph.inputs) - count:], self.root)
 
@@ -113,6 +124,11 @@ class Network:
         from sigprop.network.laws import law_table
 
         return law_table(self)
+
+
+def _like(x: tuple[Any, ...]) -> str:
+    """Shapes and dtypes of inputs."""
+    return str(jax.tree.map(lambda a: (np.shape(a), str(jnp.result_type(a))), x))
 
 
 def _fresh(function: Callable[..., Any]) -> Callable[..., Any]:

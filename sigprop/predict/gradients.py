@@ -9,18 +9,24 @@ import jax
 import numpy as np
 
 from sigprop.arrays import namespace
-from sigprop.engine import Context, Field, Known, Label, Named, Value, interpret, known
+from sigprop.engine import Context, Field, Known, Label, Named, Unknown, Value, interpret, known
 from sigprop.engine.draws import normal
 from sigprop.engine.labels import contract
 from sigprop.engine.values import drawn
-from sigprop.network import Network, backward_graph
+from sigprop.errors import SigpropError
+from sigprop.network import Network, backward_graph, parameter_paths
 
 
 class Gradients(NamedTuple):
-    """Mean over entries of E[g²], with its exponent and its note: at each row, and of each trained parameter leaf."""
+    """Mean over entries of E[g²], with its exponent and its note, or the error that it ends in.
 
-    rows: list[Named]
-    parameters: list[Named]
+    Attributes:
+        rows: by name.
+        parameters: by path, trained ones only.
+    """
+
+    rows: dict[str, Named | SigpropError]
+    parameters: dict[str, Named | SigpropError]
 
 
 def gradients(context: Context, net: Network, params: Sequence[Value], *x: Any, cotangent: Value | None = None) -> Gradients:
@@ -30,16 +36,23 @@ def gradients(context: Context, net: Network, params: Sequence[Value], *x: Any, 
         params: values of the parameters in ``context``.
         cotangent: of the output; by default independent standard normal entries.
 
-    Raises:
-        MissingRule, Unsound: where the backward pass cannot be predicted; where gradient independence fails.
+    A ``MissingRule`` or ``Unsound`` is kept with what it concerns: where gradient independence fails, what lies before is not known.
     """
     graph = backward_graph(net, *x)
     shape = graph.avals[graph.inputs[-1]].shape
     value = standard(context, shape) if cotangent is None else cotangent
-    env = interpret(context, graph, [*params, *(known(a) for a in jax.tree.leaves(x)), value])
-    found = [mean_square(context, env[o]) for o in graph.outputs]
-    rows = len(net.rows(*x))
-    return Gradients(found[:rows], found[rows:])
+    env = interpret(context, graph, [*params, *(known(a) for a in jax.tree.leaves(x)), value], lenient=True)
+    found = [_tried(context, env[o]) for o in graph.outputs]
+    rows = [row.name for row in net.differentiable(*x)[1]]
+    paths = [path for path, moves in zip(parameter_paths(net.abstract_params), net.trainable, strict=True) if moves]
+    return Gradients(dict(zip(rows, found, strict=False)), dict(zip(paths, found[len(rows):], strict=True)))
+
+
+def _tried(context: Context, value: Value) -> Named | SigpropError:
+    try:
+        return mean_square(context, value)
+    except SigpropError as error:
+        return error
 
 
 def standard(context: Context, shape: Sequence[int]) -> Field:
@@ -48,11 +61,17 @@ def standard(context: Context, shape: Sequence[int]) -> Field:
 
 
 def mean_square(context: Context, value: Value) -> Named:
-    """E[value²], averaged over all entries."""
+    """E[value²], averaged over all entries.
+
+    Raises:
+        MissingRule, Unsound: where it is not known.
+    """
     if isinstance(value, Known):
         xp = namespace(value.array)
         size = xp.max(xp.abs(value.array)) if np.size(value.array) else 0.0
         return Named((), xp.mean((value.array / xp.where(size > 0, size, 1.0)) ** 2) * size**2, 0, value.note)
+    if isinstance(value, Unknown):
+        raise value.reason
     assert isinstance(value, Field)
     labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(value.node.dims))
     found = context.query.moment([(value.node, labels), (value.node, labels)])

@@ -12,7 +12,7 @@ import xarray as xr
 from sigprop.arrays import namespace, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.engine import RULES, Context, Value, interpret, known
-from sigprop.errors import SigpropError
+from sigprop.errors import SigpropError, Unsound
 from sigprop.network import Network, check_inputs, parameters
 from sigprop.predict.gradients import gradients
 from sigprop.predict.statistics import Statistics, statistics
@@ -82,11 +82,11 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
 
 def _backward(found: Interpretation, net: Network, x: tuple[Any, ...]) -> tuple[list[tuple[Any, Any]], str]:
     """E[g²] and its decimal logarithm at each row, and why they are missing where they are."""
-    try:
-        made = gradients(found.context, net, found.params, *x).rows
-    except SigpropError as error:
-        return [(np.nan, np.nan)] * len(net.rows(*x)), str(error)
-    return [(g.plain(), _log10(g.array, g.exponent)) for g in made], ""
+    made = gradients(found.context, net, found.params, *x).rows
+    inside = Unsound("a function with a derivative rule of its own has no gradients inside")
+    table = [made.get(row.name, inside) for row in net.rows(*x)]
+    reason = next((str(g) for g in table if isinstance(g, SigpropError) and g is not inside), "")
+    return [(np.nan, np.nan) if isinstance(g, SigpropError) else (g.plain(), _log10(g.array, g.exponent)) for g in table], reason
 
 
 def _log10(array: Any, exponent: Any) -> Any:

@@ -85,7 +85,8 @@ def _table(report: Report) -> str:
         parents = tuple(p for p in entry["parent"].split("/") if p)
         for depth in range(len(parents)):
             if parents[:depth + 1] != opened[:depth + 1]:
-                lines.append(f'<tr><td class="module" colspan="{3 + len(numbers)}" style="padding-left:{_indent(depth)}">{escape(parents[depth])}</td></tr>')
+                lines.append(f'<tr><td class="module" colspan="{3 + len(numbers)}" style="padding-left:{_indent(depth)}">'
+                             f"{escape(parents[depth])}</td></tr>")
         opened = parents
         lines.append(_line(entry, len(parents), numbers))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -97,7 +97,7 @@ def renderable(report: Report, rows: int | None = None) -> Group:
         grid.add_column(name, no_wrap=True)
     numbers = columns(report)
     for name in numbers:
-        grid.add_column("measured ± s.e." if name == "measured" else name, justify="right", no_wrap=True)
+        grid.add_column(Text("measured ± s.e." if name == "measured" else name), justify="right", no_wrap=True)
     grid.add_column("flag")
     every = entries(report)
     shown = _folded(every, rows)

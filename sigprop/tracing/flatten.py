@@ -55,6 +55,14 @@ def _numbered(path: str) -> str:
     return re.sub(r"/?\[(\d+)\]$", r"[\1]", re.sub(r"\[(\d+)\]/([^/]+)", r"\2[\1]", path))
 
 
+def _label(params: dict[str, Any], body: Any) -> str:
+    """Name of a called function: its own, or that of the call that is all it does."""
+    name = params.get("name", "")
+    if not name and len(body.eqns) == 1:
+        name = body.eqns[0].params.get("name", "")
+    return name if isinstance(name, str) else ""
+
+
 class _Walker:
     def __init__(self, keep: Collection[str] = ()) -> None:
         self.keep = keep
@@ -105,14 +113,15 @@ class _Walker:
         if name == "platform_index":
             return [self.constant(np.int32(len(params["platforms"]) - 1), equation.outvars[0].aval)]
         inner = next((params[k] for k in _INNER if k in params), None)
-        if inner is None or name == "while" or name in self.keep:
+        if inner is None or name == "while":
             return self.emit(name, equation, inputs, path)
         body, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-        label = called if isinstance(called, str) and not self.inside else ""
+        label = "" if self.inside else _label(params, body)
         outer, own = (self.caller, self.inside), user_source(equation)
         self.caller = self.caller if own == "unknown" else own
         self.inside = self.inside or library_call(equation) or (label if hasattr(jax.nn, label) else "")
-        outputs = self.walk(body, consts, inputs, path)
+        whole = name in self.keep
+        outputs = self.emit(name, equation, inputs, path) if whole else self.walk(body, consts, inputs, path)
         self.caller, self.inside = outer
         if label and not label.startswith("_") and label not in _UNNAMED and len(outputs) == 1:
             self.calls.append((outputs[0], _numbered(path), label))

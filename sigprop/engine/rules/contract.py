@@ -12,7 +12,6 @@ from sigprop.engine.nodes import parameter_only
 from sigprop.engine.rules.elementwise import mul
 from sigprop.engine.rules.shape import expand, regroup, window_axis
 from sigprop.engine.values import Factor, Field, Known, Value, settle
-from sigprop.errors import MissingRule
 from sigprop.tracing import Op
 
 
@@ -77,9 +76,7 @@ def taps(size: int, kernel: int, stride: int, padding: Sequence[int], lhs_dilati
 
 def conv(context: Context, op: Op, image: Value, kernel: Value) -> Sequence[Value]:
     p = op.params
-    numbers, groups = p["dimension_numbers"], p["feature_group_count"]
-    if p["batch_group_count"] != 1:
-        raise MissingRule("a convolution with batch_group_count > 1")
+    numbers, groups = p["dimension_numbers"], p["feature_group_count"] * p["batch_group_count"]  # at most one of them is not 1
     spatial = len(p["window_strides"])
     x = permute(image, numbers.lhs_spec)  # batch, channel, *sites
     w = permute(kernel, numbers.rhs_spec)  # out, in / groups, *taps
@@ -88,7 +85,11 @@ def conv(context: Context, op: Op, image: Value, kernel: Value) -> Sequence[Valu
         table = taps(sizes[k], widths[k], p["window_strides"][k], p["padding"][k], p["lhs_dilation"][k], p["rhs_dilation"][k])
         x = window_axis(context, x, 2 + 2 * k, table)
     places = x.shape[2::2]
-    x = _shape(context, x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+    if p["batch_group_count"] > 1:  # the groups lie along the batch axis: the gradient of a grouped kernel
+        x = _shape(context, x, (groups, x.shape[0] // groups, *x.shape[1:]))
+        x = permute(x, [1, 0, *range(2, len(x.shape))])
+    else:
+        x = _shape(context, x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
     w = _shape(context, w, (groups, w.shape[0] // groups, *w.shape[1:]))
     # common order: batch, group, out, *positions, in, *taps
     x = permute(x, [0, 1, *range(3, 3 + 2 * spatial, 2), 2, *range(4, 3 + 2 * spatial, 2)])
