@@ -80,11 +80,13 @@ def compare(case: Case) -> tuple[list[float], list[float], float]:
 def main() -> None:
     table = Table("kernel", "", "run, s", "theirs", "ratio", "first call, s", "theirs", "ratio", "difference",
                   title="kernels against neural-tangents (ratio: ours / theirs)")
+    console = Console(width=140)
     for case in cases():
+        console.log(case.name, case.get)
         first, run, gap = compare(case)
         cells = [text for ours, theirs in (run, first) for text in (f"{ours:.3g}", f"{theirs:.3g}", f"{ours / theirs:.2f}")]
         table.add_row(case.name, case.get, *cells, f"{gap:.0e}")
-    Console(width=140).print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":
