@@ -65,7 +65,9 @@ def test_pair_of_one_variable_is_its_second_moment(name):
 
 
 @pytest.mark.parametrize("name, call", {
-    "hard swish": lambda u: u * np.clip(u + 3, 0, 6) / 6, "jump": lambda u: np.where(u > 0.5, u, 0.0), "silu": lambda u: u / (1 + np.exp(-u)),
+    "hard swish": lambda u: u * np.clip(u + 3, 0, 6) / 6,
+    "jump": lambda u: np.where(u > 0.5, u, 0.0),
+    "silu": lambda u: u / (1 + np.exp(-u)),
 }.items())
 def test_what_is_not_a_ramp_is_not_taken_for_one(name, call):
     assert recognize(Function(call, name)).family is None

@@ -85,7 +85,8 @@ class _Scope:
         self.group = group
         self.variables = tuple(dict.fromkeys(v for a in group for v in a.variables or ()))
         means = {v: query.mean(v) for v in self.variables}
-        pairs = {pair: None if cov[pair] is None else dense(cov[pair]) for pair in itertools.product(self.variables, repeat=2)}
+        found = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
+        pairs = {pair: None if n is None else dense(n) for pair, n in found.items()}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
         excess = max(v[0].tails.excess for v in self.variables)  # Gram-Charlier: excess / 24 of the fourth Hermite moment, for two factors
         self.note = Note.of([Note.largest(n.note for n in inputs), Note(excess / 12)])
