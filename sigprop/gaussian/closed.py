@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from sigprop.arrays import namespace
+from sigprop.gaussian import ramps
 from sigprop.gaussian.families import Family
 
 
@@ -23,7 +26,20 @@ def closed_form(f: Family, g: Family, k11: Any, k22: Any, k12: Any) -> Any | Non
         return _erf_erf(f.parameters, g.parameters, k11, k22, k12)
     if pair == ("gelu", "gelu"):
         return _gelu_gelu(f.parameters, g.parameters, k11, k22, k12)
+    if "ramp" in pair and namespace(k11, k22, k12) is np:  # JAX has no Owen's T
+        one, two = _ramp(f), _ramp(g)
+        return None if one is None or two is None else ramps.moment(one, two, k11, k22, k12)
     return None
+
+
+def _ramp(f: Family) -> tuple[float, ...] | None:
+    """The function as a ramp, if it is continuous and piecewise linear."""
+    if f.name == "linear":
+        a, b = f.parameters
+        return (0.0, b, 0.0, a - b)
+    if f.name == "step" and f.parameters[0] == f.parameters[1]:
+        return (f.parameters[0], 0.0)
+    return f.parameters if f.name == "ramp" else None
 
 
 def _sine(k11: Any, k22: Any, k12: Any) -> Any:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from sigprop.arrays import scaled
+from sigprop.gaussian import ramps
 from sigprop.gaussian.functions import Function, piecewise, steps
 
 _CACHE: dict[Any, Any] = {}
@@ -20,7 +21,7 @@ _TOLERANCE = 3e-7  # float32 constants inside an activation are this wrong
 
 
 class Family(NamedTuple):
-    """``name`` with its parameters: linear (a x+ - b x-), step, erf (A + B erf(cx)), gelu (A x Phi(cx))."""
+    """``name`` with its parameters: linear (a x+ - b x-), step, erf (A + B erf(cx)), gelu (A x Phi(cx)), ramp (see ``ramps``)."""
 
     name: str
     parameters: tuple[float, ...]
@@ -102,7 +103,9 @@ def _recognize(f: Callable[[Any], Any]) -> Shape:
         family = fit(x, y[: len(x)], y[len(x):])
         if family is not None and np.all(np.isfinite(family.parameters)):
             return Shape(family, (), _asymptote(f, -1), _asymptote(f, 1))
-    return Shape(None, _kinks(f), _asymptote(f, -1), _asymptote(f, 1))
+    kinks = _kinks(f)
+    found = ramps.fit(lambda points: probe(f, points), kinks, _TOLERANCE)
+    return Shape(None if found is None else Family("ramp", found), kinks, _asymptote(f, -1), _asymptote(f, 1))
 
 
 def _asymptote(f: Callable[[Any], Any], side: int) -> Function | None:

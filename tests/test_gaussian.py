@@ -1,0 +1,73 @@
+"""Closed forms of pairs of piecewise linear functions against adaptive quadrature, and the shapes that they are recognised from."""
+
+import numpy as np
+import pytest
+from scipy import integrate
+
+from sigprop.gaussian import Function, moment1, moment2, recognize
+
+FUNCTIONS = {
+    "relu6": (lambda u: np.clip(u, 0, 6), (0.0, 6.0)),
+    "hard tanh": (lambda u: np.clip(u, -1, 1), (-1.0, 1.0)),
+    "hard sigmoid": (lambda u: np.clip(u + 3, 0, 6) / 6, (-3.0, 3.0)),
+    "soft shrink": (lambda u: u - np.clip(u, -0.5, 0.5), (-0.5, 0.5)),
+    "floor at 1/2": (lambda u: np.maximum(u, 0.5), (0.5,)),
+    "relu": (lambda u: np.maximum(u, 0.0), (0.0,)),
+}
+PAIRS = [("relu6", "relu6"), ("relu6", "hard tanh"), ("hard sigmoid", "soft shrink"), ("floor at 1/2", "relu"), ("relu", "hard sigmoid")]
+COVARIANCES = [(1.0, 1.0, 0.3), (9.0, 40.0, -15.0), (0.1, 4.0, 0.62), (2.0, 2.0, 1.99), (0.01, 0.04, -0.0199), (1.0, 3.0, 0.0)]
+
+
+def function(name):
+    return Function(FUNCTIONS[name][0], name)
+
+
+def split(f, points):
+    edges = [-9.0, *sorted(p for p in points if -9 < p < 9), 9.0]
+    return sum(integrate.quad(f, a, b, epsabs=1e-14, epsrel=1e-13)[0] for a, b in zip(edges[:-1], edges[1:], strict=True))
+
+
+def density(z):
+    return np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+
+
+def reference(one, two, k11, k22, k12):
+    """E[f(u) g(v)] by iterated adaptive quadrature, split at the kinks and where one runs into the other."""
+    (f, kinks), (g, others) = FUNCTIONS[one], FUNCTIONS[two]
+    s, slope = np.sqrt(k11), k12 / np.sqrt(k11)
+    rest = np.sqrt(k22 - slope**2)
+
+    def inner(z):
+        return split(lambda y: g(slope * z + rest * y) * density(y), [(k - slope * z) / rest for k in others])
+
+    turns = [(k + side * rest) / slope for k in others for side in (-4, 0, 4)] if slope else []
+    return split(lambda z: f(s * z) * inner(z) * density(z), [*(k / s for k in kinks), *turns])
+
+
+@pytest.mark.parametrize("one, two", PAIRS)
+def test_ramps_agree_with_adaptive_quadrature(one, two):
+    found = moment2([function(one)], [function(two)], *np.array(COVARIANCES).T)
+    expected = [reference(one, two, *c) for c in COVARIANCES]
+    assert found.method == "closed form"
+    np.testing.assert_allclose(found.value, expected, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_pair_of_one_variable_is_its_second_moment(name):
+    """At correlation one, and at variance zero; moments of one variable have quadrature of their own."""
+    variance = np.array([0.0, 1e-4, 1.0, 100.0])
+    f = FUNCTIONS[name][0]
+    expected = [float(f(0.0) ** 2), *(split(lambda z, s=s: f(s * z) ** 2 * density(z), [k / s for k in FUNCTIONS[name][1]])
+                                      for s in np.sqrt(variance[1:]))]
+    pair = moment2([function(name)], [function(name)], variance, variance, variance).value
+    np.testing.assert_allclose(pair, expected, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(moment1([function(name)] * 2, 0.0, variance).value, expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name, call", {
+    "hard swish": lambda u: u * np.clip(u + 3, 0, 6) / 6,
+    "jump": lambda u: np.where(u > 0.5, u, 0.0),
+    "silu": lambda u: u / (1 + np.exp(-u)),
+}.items())
+def test_what_is_not_a_ramp_is_not_taken_for_one(name, call):
+    assert recognize(Function(call, name)).family is None
