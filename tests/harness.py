@@ -229,22 +229,28 @@ def check_limit(build: Callable[[int], sp.Network], width: int, *x: Any, detects
     With moments ``k + a/n + b/n^2`` the estimate ``2 wide - narrow`` from widths n and 2n has no bias of order 1/n, and
     ``2 (narrow - wide)`` is ``a/n``. What is left is of second order. Leading corrections of layers, each up to 5/n (that of a ReLU
     layer, E|h|^4 / (E|h|^2)^2 - 1), may cancel in ``a`` but not in ``b``: the allowance is ``(a/n)^2 + (5/n)^2`` of the scale.
-    ``kernel`` is ``"nngp"``, or the parameterization of the NTK.
+    ``kernel`` is ``"nngp"``, or the parameterization of the NTK; all is relative to the prediction of each width, since the NTK of the
+    standard parameterization grows with it.
     """
     nets = [build(width), build(2 * width)]
-    gram = predict(nets[0], *x) if kernel == "nngp" else predict_ntk(nets[0], kernel, *x)
+    grams = [predict(net, *x) if kernel == "nngp" else predict_ntk(net, kernel, *x) for net in nets]
     observers = [second_moments if kernel == "nngp" else tangent_kernel(net, kernel) for net in nets]
-    unit = scales(gram)
+    unit = (scales(grams[0]) > 0) * 1.0
+
+    def gaps(chunks: Any) -> list[Sample]:
+        found = [measure(net, *x, chunks=chunks, observe=o)[0] for net, o in zip(nets, observers, strict=True)]
+        safe = [np.where(unit > 0, scales(gram), 1.0) for gram in grams]
+        return [Sample((f.mean - g) / s, f.stderr / s, f.dof) for f, g, s in zip(found, grams, safe, strict=True)]
 
     def second_order(narrow: Sample, wide: Sample) -> np.ndarray:
-        return (2 * (narrow.mean - wide.mean) / np.where(unit > 0, unit, 1.0)) ** 2 + (5 / width) ** 2
+        return (2 * (narrow.mean - wide.mean)) ** 2 + (5 / width) ** 2
 
-    pilots = [measure(n, *x, observe=o)[0] for n, o in zip(nets, observers, strict=True)]
+    pilots = gaps((0,))
     noise = (detects - 1.2 * float(np.max(second_order(*pilots)[unit > 0], initial=0.0))) / 5**0.5  # s.e. of 2 wide - narrow
     count = chunks_needed(pilots, (unit, unit), noise, limit)
-    narrow, wide = (measure(n, *x, chunks=range(1, 1 + count), observe=o)[0] for n, o in zip(nets, observers, strict=True))
+    narrow, wide = gaps(range(1, 1 + count))
     limits = Sample(2 * wide.mean - narrow.mean, np.sqrt(4 * wide.stderr**2 + narrow.stderr**2), narrow.dof)
-    return agree(gram, limits, scale=unit, detects=detects, allowance=second_order(narrow, wide))
+    return agree(np.zeros_like(unit), limits, scale=unit, detects=detects, allowance=second_order(narrow, wide))
 
 
 def scales(gram: np.ndarray) -> np.ndarray:

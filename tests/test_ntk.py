@@ -109,10 +109,9 @@ def gated(w, x, n):
 
 
 def weight_normalised(w, x, n):
-    for _ in range(2):
-        direction, gain = w(x.shape[-1], n, std=1.0), 1 + w(n, std=0.3)
-        x = jax.nn.relu(x @ (gain * direction / jnp.sqrt(jnp.sum(direction**2, 0))))
-    return w.dense(x, 1)
+    x = jax.nn.relu(w.dense(x, n))
+    direction, gain = w(n, n, std=1.0), 1 + w(n, std=0.3)
+    return w.dense(jax.nn.relu(x @ (gain * direction / jnp.sqrt(jnp.sum(direction**2, 0)))), 1)
 
 
 FINITE = {
@@ -137,8 +136,8 @@ def test_mean_of_finite_kernels(name, parameterization):
 def test_contributions_add_up_and_are_linear_in_the_learning_rates():
     net = sp.network(MODEL, X)
     parts = sp.infinite_kernel(net, per_leaf=True)(X).ntk
-    assert list(parts) == [f"layers_{k}/{name}" for k, names in ((0, ("bias", "kernel")), (1, ("bias", "scale")), (3, ("bias", "kernel")),
-                                                                 (5, ("bias", "kernel"))) for name in names]
+    names = ("0/bias", "0/kernel", "1/bias", "1/scale", "3/bias", "3/kernel", "5/bias", "5/kernel")
+    assert list(parts) == [f"layers_{name}" for name in names]
     np.testing.assert_allclose(sum(parts.values()), sp.infinite_kernel(net)(X).ntk, rtol=1e-6)
     rates = {"layers_0/kernel": 2.5, "layers_1/scale": 0.0, "layers_5/bias": 7}
     expected = sum(rates.get(path, 1) * part for path, part in parts.items())
@@ -159,8 +158,7 @@ def test_running_statistics_keys_and_constant_parameters():
             return self.last(self.drop(nnx.relu(self.norm(self.first(x)))))
 
     parts = {p: sp.infinite_kernel(sp.network(Net, X), p, per_leaf=True)(X).ntk for p in ("standard", "ntk")}
-    names = [f"{layer}/{name}" for layer, names in (("first", ("bias", "kernel")), ("last", ("bias", "kernel")), ("norm", ("bias", "scale")))
-             for name in names]
+    names = ["first/bias", "first/kernel", "last/bias", "last/kernel", "norm/bias", "norm/scale"]
     assert list(parts["standard"]) == list(parts["ntk"]) == names
     assert all(np.all(part[0, 0] > 0) for part in parts["standard"].values())
     assert [name for name, part in parts["ntk"].items() if np.any(part)] == ["first/kernel", "last/kernel"]
@@ -216,7 +214,7 @@ BAD = {
     "parameterization": (lambda: sp.infinite_kernel(NET, "mup"), "parameterization: 'mup' is none of standard, ntk"),
     "diagonal": (lambda: sp.infinite_kernel(NET, diagonal="all"), "diagonal: 'all' is none of"),
     "unknown path": (lambda: sp.infinite_kernel(NET, learning_rates={"layers_9/kernel": 1.0}), "no parameter 'layers_9/kernel'"),
-    "tree of another model": (lambda: sp.infinite_kernel(NET, learning_rates={"w": 1.0, "b": 1.0}), "learning_rates: there is no parameter"),
+    "tree of another model": (lambda: sp.infinite_kernel(NET, learning_rates={"w": 1.0, "b": 1.0}), "learning_rates: there is no"),
     "negative": (lambda: sp.infinite_kernel(NET, learning_rates={"layers_0/kernel": -1.0}), "-1.0 is not a finite non-negative number"),
     "not finite": (lambda: sp.infinite_kernel(NET, learning_rates={"layers_0/kernel": np.nan}), "nan is not a finite non-negative number"),
     "not a number": (lambda: sp.infinite_kernel(NET, learning_rates={"layers_0/kernel": "fast"}), "'fast' is not a single number"),

@@ -89,6 +89,7 @@ class Pool:
         self.sums: dict[Any, Node] = {}
         self.parts: dict[Node, tuple[Occurrence, Occurrence]] = {}
         self.orders: dict[Node, float] = {}
+        self.signs = 0  # those of several leaves, as bits
         self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
         self.vanishing: set[int] = set()  # products with such a quotient
         self.affine: set[int] = set()  # sums with a term of another order in the width (a deterministic one), however deep
@@ -111,6 +112,7 @@ class Pool:
         """Independent draws. Leaves of one ``sign`` are also flipped all at once, a symmetry that outlives any number of them."""
         number = self.flips.setdefault((key, *shape), len(self.flips))
         common = None if sign is None else self.flips.setdefault(sign, len(self.flips))
+        self.signs |= 0 if common is None else 1 << common
         return self._intern(Leaf, (key,), [Dim("chan", n) for n in shape], parity=parity.leaf(number, len(shape), common), gaussian=True,
                             number=number, draw=draw)
 
@@ -497,8 +499,7 @@ class Pool:
 
     def shared_sign(self, node: Node) -> bool:
         """Whether the node depends on leaves that are flipped all at once, as derivatives do."""
-        signs = sum(1 << number for key, number in self.flips.items() if isinstance(key, str))
-        return bool(parity.leaves(node.parity) & signs)
+        return bool(parity.leaves(node.parity) & self.signs)
 
     def _largest(self, node: Node) -> float:
         return float(np.max(np.abs(node.array))) if concrete(node.array) else inf  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,15 @@ class Query:
         self.pool = pool
         self.memo: dict[Any, Named] = {}
         self.depth = 0
+        self.leaf: Leaf | None = None
+        self.other: dict[Any, Named] = {}  # with ``leaf``: what does not depend on it
         pool.query = self
+
+    def along(self, leaf: Leaf) -> Query:
+        """The same questions where, of the leaves that share a sign, only ``leaf`` is not zero: its share of a second moment."""
+        found = copy(self)
+        found.leaf, found.memo, found.other = leaf, {}, self.memo
+        return found
 
     def moment(self, factors: Sequence[Factor]) -> Named:
         """Expectation of the product of the fields; axes are the plain labels."""
@@ -79,17 +88,18 @@ class Query:
     def _moment(self, factors: Sequence[Factor]) -> Named:
         factors = sorted(factors, key=lambda f: f[0].id)
         key, back, plain = self._canonical(factors)
-        if key not in self.memo:
+        memo = self.other if self.leaf is not None and not any(self.pool.shared_sign(n) for n, _ in factors) else self.memo
+        if key not in memo:
             if self.depth >= _DEPTH:  # Python's stack is shallower than a network may be
                 raise _Deep(factors)
             self.depth += 1
             try:
                 products = [p for p in self._products(plain) if not any(map(is_nothing, p))]
                 found = add([contract(p, ()) if len(p) > 1 else p[0] for p in products])
-                self.memo[key] = self._with_diagonal(plain, found)
+                memo[key] = self._with_diagonal(plain, found)
             finally:
                 self.depth -= 1
-        found = self.memo[key]
+        found = memo[key]
         labels, *same = (tuple(back.get(label, label) for label in group) for group in (found.labels, *found.same))
         return resolve(found._replace(labels=labels, same=tuple(same)))
 
@@ -295,7 +305,7 @@ class Query:
         """Covariance of two primitive Gaussian fields."""
         (p, lp), (q, lq) = a, b
         if isinstance(p, Leaf) and isinstance(q, Leaf):
-            if p is not q:
+            if p is not q or (self.leaf is not None and p is not self.leaf and self.pool.shared_sign(p)):
                 return None
             same = unit(lp, lq)
             return None if same is None else same._replace(array=same.array * p.variance)

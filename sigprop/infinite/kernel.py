@@ -13,8 +13,9 @@ import numpy as np
 from sigprop.arrays import namespace, scaled
 from sigprop.engine import RULES, Context, Field, Known, Label, Value, interpret, known
 from sigprop.engine.labels import aligned, contract
+from sigprop.engine.query import Query
 from sigprop.errors import InvalidInput, SigpropError, Unsound
-from sigprop.infinite.tangent import PARAMETERIZATIONS, by_path, derivative, rates, tangents
+from sigprop.infinite.tangent import PARAMETERIZATIONS, by_path, derivative, leaf_of, rates, tangents
 from sigprop.network import Network, check_inputs, check_pair, parameters
 from sigprop.types import EXACT, Kernel, Note
 
@@ -61,17 +62,13 @@ def infinite_kernel(net: Network, parameterization: str = "standard", learning_r
         context = Context(rules)
         params, _ = parameters(context, net)
         along = tangents(context, net, params, parameterization, factors) if ntk else {}
-        pairs: dict[Any, tuple[Any, Note]] = {}
-        contributions: dict[int, tuple[Any, Note]] = {}
-        for group in [[k] for k in along] if per_leaf and along else [list(along)]:
-            moving = {k: along[k] for k in group}
-            one = _outputs(context, net, params, moving, x1)
-            two = one if x2 is None else _outputs(context, net, params, moving, x2)
-            if not pairs:
-                pairs["nngp"] = output_moment(context, one[0], two[0], diagonal)
-            contributions[group[0] if group else -1] = _derivative_moment(context, one[1], two[1], diagonal, pairs["nngp"][0])
+        one = _outputs(context, net, params, along, x1)
+        two = one if x2 is None else _outputs(context, net, params, along, x2)
+        nngp = output_moment(context, one[0], two[0], diagonal)
+        shares = {k: context.query.along(leaf_of(tangent)) for k, tangent in along.items()} if per_leaf else {-1: context.query}
+        found = {k: _derivative_moment(context, one[1], two[1], diagonal, nngp[0], query) for k, query in shares.items()}
         kind = jnp.result_type(float, *(a for a in jax.tree.leaves((x1, x2)) if jnp.issubdtype(jnp.result_type(a), jnp.floating)))
-        return _kernel(net, kind, pairs["nngp"], contributions if ntk else None, per_leaf)
+        return _kernel(net, kind, nngp, found if ntk else None, per_leaf)
 
     return kernel
 
@@ -106,14 +103,15 @@ def _outputs(context: Context, net: Network, params: Sequence[Value], moving: Ma
     return env[graph.outputs[0]], env[graph.outputs[1]]
 
 
-def _derivative_moment(context: Context, one: Value | None, two: Value | None, diagonal: bool | str, like: Any) -> tuple[Any, Note]:
+def _derivative_moment(context: Context, one: Value | None, two: Value | None, diagonal: bool | str, like: Any,
+                       query: Query) -> tuple[Any, Note]:
     """A derivative is odd in the tangents: where it is deterministic it is zero."""
     if not isinstance(one, Field) or not isinstance(two, Field):
         return namespace(like).zeros_like(like), EXACT
-    return output_moment(context, one, two, diagonal)
+    return output_moment(context, one, two, diagonal, query)
 
 
-def output_moment(context: Context, one: Value, two: Value, diagonal: bool | str = False) -> tuple[Any, Note]:
+def output_moment(context: Context, one: Value, two: Value, diagonal: bool | str = False, query: Query | None = None) -> tuple[Any, Note]:
     """E[y1 y2] with the feature index shared and averaged; batch and site indices are separate, or shared where ``diagonal`` says so."""
     if isinstance(one, Known) and isinstance(two, Known):
         return _known_moment(one, two, diagonal)
@@ -126,7 +124,7 @@ def output_moment(context: Context, one: Value, two: Value, diagonal: bool | str
     batch, sites = rows1[:1], rows1[1:max(last, 1)]
     equal = [*features, *_flat(batch if diagonal in (True, "batch") else []), *_flat(sites if diagonal in (True, "sites") else [])]
     shared = {label._replace(number=label.number + _SHIFT): label for label in equal}
-    found = context.query.moment([(one.node, labels1), (two.node, tuple(shared.get(la, la) for la in labels2))])
+    found = (query or context.query).moment([(one.node, labels1), (two.node, tuple(shared.get(la, la) for la in labels2))])
     mean = contract([found], features)
     other_batch, other_sites = rows2[:1], rows2[1:max(last, 1)]
     axes = [*batch, *([] if diagonal in (True, "batch") else other_batch), *sites, *([] if diagonal in (True, "sites") else other_sites)]

@@ -16,6 +16,7 @@ from sigprop.arrays import concrete, namespace
 from sigprop.engine import Context, Field, Known, Label, Value
 from sigprop.engine.draws import normal
 from sigprop.engine.labels import aligned
+from sigprop.engine.nodes import Leaf, Mul
 from sigprop.engine.rules.elementwise import mul
 from sigprop.engine.values import drawn, settle
 from sigprop.errors import InvalidInput, SigpropError, Unsound
@@ -67,6 +68,14 @@ def _tangent(context: Context, number: int, shape: tuple[int, ...], variance: An
     return mul(context, None, unit, Known(root.reshape((1,) * len(shape)) if np.ndim(root) == 0 else root))[0]
 
 
+def leaf_of(tangent: Value) -> Leaf:
+    """The draw behind a tangent, which may be a multiple of it."""
+    assert isinstance(tangent, Field)
+    node = tangent.node.children[-1][0] if isinstance(tangent.node, Mul) else tangent.node
+    assert isinstance(node, Leaf)
+    return node
+
+
 def _variance(context: Context, value: Value) -> Any:
     """Of the entries of a parameter: a number, or an array of its shape where they differ."""
     if not isinstance(value, Field):
@@ -106,8 +115,8 @@ def derivative(net: Network, moving: Sequence[int], *x: Any) -> Graph:
     except SigpropError:
         raise
     except Exception as error:
-        raise Unsound(f"JAX has no forward derivative of {net.name} ({type(error).__name__}: {error}); ntk=False gives the NNGP "
-                      "alone") from error
+        reason = f"JAX has no forward derivative of {net.name} ({type(error).__name__}: {error})"
+        raise Unsound(f"{reason}; ntk=False gives the NNGP alone") from error
 
 
 def by_path(net: Network, found: Mapping[int, Any]) -> dict[str, Any]:
@@ -116,4 +125,4 @@ def by_path(net: Network, found: Mapping[int, Any]) -> dict[str, Any]:
     return {paths[k]: value for k, value in found.items()}
 
 
-__all__ = ["PARAMETERIZATIONS", "by_path", "derivative", "rates", "tangents"]
+__all__ = ["PARAMETERIZATIONS", "by_path", "derivative", "leaf_of", "rates", "tangents"]
