@@ -78,8 +78,9 @@ def plan(problem: Problem, memory: float, method: str = "auto") -> Plan:
         InvalidInput: where one example at a time needs more than ``memory``.
     """
     allowed = METHODS.get(method, (FORMED, ASSEMBLED, OUTER, PRODUCTS))
-    halves = [[2**k for k in range(max(n - 1, 0).bit_length())] + [max(n, 1)] for n in problem.counts]
-    plans = [found for parts in product(*halves) if min(parts) > 0 for found in _plans(problem, parts, allowed)]
+    n, m = problem.counts
+    halves = [[*(2**k for k in range((count - 1).bit_length())), count] for count in (n, m or n)]
+    plans = [found for parts in product(*halves) for found in _plans(problem, parts, allowed)]
     least = min(plans, key=lambda p: p.bytes)
     if least.bytes > memory:
         raise InvalidInput(f"memory: {memory:.3g} bytes are too few; one example at a time needs about {least.bytes:.3g}")
@@ -95,19 +96,18 @@ def _plans(problem: Problem, parts: tuple[int, int], allowed: Sequence[str]) -> 
     return [*found, _products(problem, parts)] if PRODUCTS in allowed else found
 
 
-def _blocks(problem: Problem, parts: tuple[int, int]) -> tuple[int, int, float]:
-    """Examples at a time of each set, and how often an example's gradient is computed."""
+def _blocks(problem: Problem, parts: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Examples at a time of each set, for how many gradients are held at a time, and for how many they are computed in all."""
     n, m = problem.counts
     one, two = ceil(n / parts[0]), ceil((m or n) / parts[1])
-    return one, two, (n if parts == (1, 1) and not m else n + parts[0] * (m or n))
+    return (one, two, n, n) if parts == (1, 1) and not m else (one, two, one + two, n + parts[0] * (m or n))
 
 
 def _ways(problem: Problem, leaf: int, parts: tuple[int, int], allowed: Sequence[str]) -> list[tuple[str, float, float]]:
     """Ways for one parameter with their time and bytes."""
-    one, two, passes = _blocks(problem, parts)
+    one, two, held, passes = _blocks(problem, parts)
     n, m = problem.counts
-    pairs, outputs, size = n * (m or n), problem.places * problem.features, problem.sizes[leaf]
-    held, width = one + two, problem.width
+    pairs, outputs, size, width = n * (m or n), problem.places * problem.features, problem.sizes[leaf], problem.width
     contracted = 2.0 * pairs * outputs * problem.places * size
     gradient = passes * outputs * size
     if leaf not in problem.sites:
@@ -129,10 +129,10 @@ def _ways(problem: Problem, leaf: int, parts: tuple[int, int], allowed: Sequence
 
 
 def _total(problem: Problem, parts: tuple[int, int], choice: Mapping[int, tuple[str, float, float]]) -> Plan:
-    one, two, passes = _blocks(problem, parts)
+    _, _, examples, passes = _blocks(problem, parts)
     outputs = problem.places * problem.features
     backward = passes * (1 + outputs) * problem.forward
-    held = (one + two) * problem.width * (problem.activations + 2 * outputs * problem.largest)
+    held = examples * problem.width * (problem.activations + 2 * outputs * problem.largest)
     result = problem.counts[0] * (problem.counts[1] or problem.counts[0]) * problem.places**2 * problem.width
     return Plan({leaf: way[0] for leaf, way in choice.items()}, parts, backward + sum(w[1] for w in choice.values()),
                 held + result + sum(w[2] for w in choice.values()))
@@ -141,7 +141,7 @@ def _total(problem: Problem, parts: tuple[int, int], choice: Mapping[int, tuple[
 def _products(problem: Problem, parts: tuple[int, int]) -> Plan:
     """All parameters by one pull-back to the parameters and one push-forward for each output of the second set, one at a time."""
     n, m = problem.counts
-    one, two, _ = _blocks(problem, parts)
+    one, two, *_ = _blocks(problem, parts)
     size = sum(problem.sizes.values())
     pulled = (m or n) * problem.places * problem.features * parts[0]
     time = pulled * (3.0 * (1 + ceil(n / parts[0])) * problem.forward + BALANCE * problem.width * 3 * size)
