@@ -126,7 +126,9 @@ def rev(context: Context, op: Op, value: Field) -> Sequence[Value]:
 
 def split_(context: Context, op: Op, value: Field) -> Sequence[Value]:
     edges = np.cumsum([0, *op.params["sizes"]])
-    return [take_axis(context, value, op.params["axis"], np.arange(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    axis = op.params["axis"]
+    empty = Known(np.zeros([0 if k == axis else n for k, n in enumerate(value.shape)]))
+    return [take_axis(context, value, axis, np.arange(a, b)) if a < b else empty for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 
 def tile(context: Context, op: Op, value: Field) -> Sequence[Value]:
