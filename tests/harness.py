@@ -209,7 +209,7 @@ def chunks_needed(pilot: Sequence[Sample], scale: Sequence[Any], detects: float,
 
 
 def predict_mean(net: sp.Network, *x: Any) -> float:
-    return float(sp.propagate(net, *x)["mean"].values[-1])
+    return float(sp.propagate(net, *x, backward=False)["mean"].values[-1])
 
 
 def check(net: sp.Network, *x: Any, detects: float = 0.02) -> Agreement:

@@ -68,7 +68,7 @@ def test_residual_stream_follows_its_closed_form():
 MODEL = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(64), jnp.tanh, nn.Dense(64), nn.LayerNorm(), nn.gelu, nn.Dense(8)])
 
 
-@pytest.mark.parametrize("name", ["second_moment", "variance", "correlation", "quantile"])
+@pytest.mark.parametrize("name", ["second_moment", "variance", "correlation", "quantile", "grad_variance"])
 def test_propagate_under_jit_equals_eager(name):
     net = sp.network(MODEL, X)
     eager, traced = sp.propagate(net, X), jax.jit(lambda x: sp.propagate(net, x))(X)

@@ -48,7 +48,7 @@ def excess(predicted, measured, channels, seeds):
 def test_prediction_agrees_with_measurement(name, width=64, seeds=64):
     architecture = ZOO[name]
     net, x = architecture.network(width), architecture.inputs()
-    predicted, measured = sp.propagate(net, *x), sp.measure(net, *x, seeds=seeds)
+    predicted, measured = sp.propagate(net, *x, backward=False), sp.measure(net, *x, seeds=seeds, backward=False)
     assert list(predicted.node.values) == list(measured.node.values)
     assert bool((predicted.second_moment > 0).all())
     ratio, node = excess(predicted, measured, architecture.averaged * width, seeds)
@@ -62,7 +62,7 @@ def test_gap_falls_as_one_over_width(name, widths=(16, 32, 64), seeds=1024):
     gaps = []
     for width in widths:
         net, x = ZOO[name].network(width), ZOO[name].inputs()
-        gaps.append(gap(sp.propagate(net, *x), sp.measure(net, *x, seeds=seeds)))
+        gaps.append(gap(sp.propagate(net, *x, backward=False), sp.measure(net, *x, seeds=seeds, backward=False)))
     line = fit(widths, gaps)
     z = norm.isf(FALSE_ALARM / len(line.limit) / 2)
     curvature = (2 / min(widths)) ** 2  # the next order, of relative size depth / width
