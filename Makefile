@@ -29,4 +29,4 @@ bench: setup
 	$(BIN)/python scripts/bench/depth.py
 
 table: setup
-	$(BIN)/python scripts/zoo_table.py
+	$(BIN)/python scripts/zoo_table.py --readme

@@ -27,6 +27,7 @@ from scipy.stats import truncnorm
 from sigprop.tracing import apply_op
 
 FREQUENCIES = (0.7, 1.4, 2.1, 2.8, 3.5)  # in units of 1 / standard deviation
+AHEAD = 4e6  # random parameters drawn at a time
 SITES = 64  # no controls for values with more sites; among them those with channels on a site axis
 _VIEWS = {"reshape", "transpose", "broadcast_in_dim", "squeeze", "slice", "gather", "copy", "copy_p", "stop_gradient"}
 _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient"}
@@ -257,7 +258,8 @@ class Walk:
         else:
             turned = {i: (self.weights[i].leaves, -self.env[i]) for i in ins if i in self.weights}
             turned.update((i, self.mirror[i]) for i in ins if i in self.mirror)
-            newest = [i for i in turned if not any(turned[i][0] & self.depends[j] for j in ins if turned.get(j, (None,))[0] != turned[i][0])]
+            leaves = {i: turned[i][0] if i in turned else None for i in ins}
+            newest = [i for i in turned if not any(leaves[i] & self.depends[j] for j in ins if leaves[j] != leaves[i])]
             if newest:
                 flip = turned[max(newest)][0]
                 flipped = [turned[i][1] if i in turned and turned[i][0] == flip else a for i, a in zip(ins, args, strict=True)]
@@ -317,3 +319,21 @@ def controlled(net, x):
         return jnp.stack([jnp.mean(walk.env[v] ** 2) for v in watch]), *walk.controls(watch)
 
     return one
+
+
+def sampler(net, x):
+    """``(seeds, key) ->`` second moments ``[seeds, nodes]``, controls ``[seeds, controls]``, their mean sizes and their weights.
+
+    There may be a few seeds more: they are drawn in groups, of one where the network is large.
+    """
+    size = sum(leaf.size for leaf in jax.tree.leaves(net.abstract_params))
+    together = int(np.clip(AHEAD / size, 1, 32))
+    step = jax.jit(jax.vmap(controlled(net, x)))
+
+    def draw(seeds, key):
+        keys = jax.random.split(jax.random.key(key), -(-seeds // together) * together).reshape(-1, together)
+        found = [[np.asarray(a) for a in step(k)] for k in keys]
+        values, controls, sizes, weights = (np.concatenate(column) for column in zip(*found, strict=True))
+        return values.astype(float), controls, sizes.mean(axis=0), weights[0]
+
+    return draw

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-PENALTIES = 10.0 ** np.arange(-9, 1)
+PENALTIES = 10.0 ** np.arange(-9, 4)
 
 
 def coefficients(controls, values, weights):
@@ -15,20 +15,28 @@ def coefficients(controls, values, weights):
     spread = controls.std(axis=0)
     unit = np.where(spread > 1e-7, 1 / np.maximum(spread, 1e-7), 0) * weights  # what never varies is rounding
     half = len(values) // 2
-    tried = [_ridge(controls[:half] * unit, values[:half], [p] * values.shape[1]) for p in PENALTIES]
-    left = [(values[half:] - (controls[half:] * unit) @ slopes).var(axis=0) for slopes in tried]
-    return unit[:, None] * _ridge(controls * unit, values, PENALTIES[np.argmin(left, axis=0)])
+    tried = _ridge(controls[:half] * unit, values[:half])
+    left = [(values[half:] - (controls[half:] * unit) @ tried(p)).var(axis=0) for p in PENALTIES]
+    return unit[:, None] * _ridge(controls * unit, values)(PENALTIES[np.argmin(left, axis=0)])
 
 
-def _ridge(z, y, penalties):
-    """Through the Gram matrix of the draws: there may be more controls than draws."""
+def _ridge(z, y):
+    """``penalties -> slopes``, through the Gram matrix of the draws: there may be more controls than draws."""
     z, y = z - z.mean(axis=0), y - y.mean(axis=0)
     size, basis = np.linalg.eigh(z @ z.T / len(z))
-    solved = (basis.T @ y) / (np.maximum(size, 0)[:, None] + np.asarray(penalties))
-    return z.T @ (basis @ solved) / len(z)
+    rotated = basis.T @ y
+    return lambda penalties: z.T @ (basis @ (rotated / (np.maximum(size, 0)[:, None] + penalties))) / len(z)
 
 
-def corrected(controls, values, slopes):
-    """Mean and standard error of values less the controls, with coefficients found on other draws: unbiased whatever they are."""
-    left = values - controls @ slopes
-    return left.mean(axis=0), left.std(axis=0, ddof=1) / len(left) ** 0.5
+def corrected(controls, values, weights, slopes):
+    """Mean and standard error of values less the controls: unbiased, since no draw meets coefficients that it had a part in.
+
+    ``slopes`` come from other draws, at another width if need be; what they leave is regressed once more, each half of the draws with
+    coefficients of the other half.
+    """
+    left, half = values - controls @ slopes, len(values) // 2
+    clean = np.empty_like(left)
+    first, second = slice(None, half), slice(half, None)
+    for own, other in ((first, second), (second, first)):
+        clean[own] = left[own] - controls[own] @ coefficients(controls[other], left[other], weights)
+    return clean.mean(axis=0), clean.std(axis=0, ddof=1) / len(values) ** 0.5

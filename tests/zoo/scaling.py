@@ -15,7 +15,7 @@ class Gap(NamedTuple):
 
 
 class Line(NamedTuple):
-    """``gap = limit + slope / width`` fitted to each node, with standard errors, ``[nodes]``."""
+    """``gap = limit + slope / width + ...`` fitted to each node, with standard errors, ``[nodes]``."""
 
     limit: np.ndarray
     limit_error: np.ndarray
@@ -35,11 +35,12 @@ def relative(predicted, measured, error):
 
 
 def fit(widths, gaps):
-    """Weighted least squares over widths, node by node; exact normal theory, since the errors are known."""
-    x = 1 / np.asarray(widths, np.float64)[:, None]
+    """Least squares over widths, node by node, weighted by the known errors; three widths or more also show the next order, 1/width^2."""
+    x = np.asarray(widths, np.float64)[:, None] ** -np.arange(3.0 if len(widths) > 2 else 2.0)
     y = np.stack([g.gap for g in gaps])
-    w = 1 / np.maximum(np.stack([g.error for g in gaps]), 1e-7) ** 2  # float32 sums are good to about 1e-7
-    s0, s1, s2 = w.sum(0), (w * x).sum(0), (w * x**2).sum(0)
-    t0, t1 = (w * y).sum(0), (w * x * y).sum(0)
-    det = s0 * s2 - s1**2
-    return Line((s2 * t0 - s1 * t1) / det, np.sqrt(s2 / det), (s0 * t1 - s1 * t0) / det, np.sqrt(s0 / det))
+    error = np.maximum(np.stack([g.error for g in gaps]), 1e-7)  # float32 sums are good to about 1e-7
+    normal = np.einsum("wi,wj,wn->nij", x, x, error**-2.0)
+    cover = np.linalg.inv(normal)
+    found = np.einsum("nij,wj,wn->ni", cover, x, y * error**-2.0)
+    spread = np.sqrt(np.diagonal(cover, axis1=1, axis2=2))
+    return Line(found[:, 0], spread[:, 0], found[:, 1], spread[:, 1])
