@@ -77,7 +77,7 @@ def predicted(net, x):
     except MemoryError:
         return {"refused": "out of memory"}
     return {"nodes": found.node.values.tolist(), "second_moment": found.second_moment.values.tolist(),
-            "approximate": ["approximation" in str(m) for m in found.method.values]}
+            "error": found.error.values.tolist()}
 
 
 def cell(name, width, old, options):
@@ -128,21 +128,29 @@ def largest(entry, width):
 
 
 def verdict(widths, entries):
-    """What is left at infinite width and the slope, by a fit of ``limit + slope / width (+ curvature / width^2)`` to each node."""
+    """The line ``slope / width + limit`` of the node with the clearest slope, and the largest limit of any node that exceeds the noise.
+
+    By a fit to each node, with a term of order ``1 / width^2`` where there are three widths. A limit is in order within what the
+    prediction declares as its own error (sums of few inputs taken as Gaussian, sampling).
+    """
     if any(refused(e) for e in entries) or len(entries) < 2:
         return next((refused(e) for e in entries if refused(e)), "")
     line = fit(widths, [gaps(e) for e in entries])
     which = np.all([wide(e, w) for e, w in zip(entries, widths, strict=True)], axis=0)
+    second, error = (np.asarray(entries[-1]["predicted"][k]) for k in ("second_moment", "error"))
+    declared = error / np.where(second > 0, second, 1)
     bound = norm.isf(FALSE_ALARM / which.size / 2)
-    left = np.where(which & (abs(line.limit) > bound * line.limit_error), abs(line.limit), 0)
-    if left.max() > NEGLIGIBLE:
-        k = int(left.argmax())
-        why = ", flagged Gaussian approximation" if entries[0]["predicted"]["approximate"][k] else ""
-        return f"no: {percent(left[k])} ± {100 * line.limit_error[k]:.1g} stays (`{entries[0]['predicted']['nodes'][k]}`{why})"
-    k = int(np.where(which, abs(line.slope) - bound * line.slope_error, -np.inf).argmax())
-    if abs(line.slope[k]) < bound * line.slope_error[k]:
-        return "no gap at any width"
-    return f"{abs(line.slope[k]):.3g} ± {line.slope_error[k]:.1g} / width + {100 * line.limit[k]:.1g} ± {100 * line.limit_error[k]:.1g} %"
+    stays = which & (abs(line.limit) > np.maximum(bound * line.limit_error, NEGLIGIBLE))
+    falls = np.where(which, abs(line.slope) - bound * line.slope_error, -1)
+    k = int(falls.argmax())
+    text = "no gap at any width" if falls[k] < 0 else (
+        f"{line.slope[k]:.2g} ± {line.slope_error[k]:.1g} / width + {100 * line.limit[k]:.1g} ± {100 * line.limit_error[k]:.1g} %")
+    if not stays.any():
+        return text
+    k = int(np.where(stays, abs(line.limit) - bound * line.limit_error - declared, -np.inf).argmax())
+    inside = abs(line.limit[k]) < bound * line.limit_error[k] + declared[k]
+    what = f"{percent(abs(line.limit[k]))} ± {100 * line.limit_error[k]:.1g} stays at `{entries[0]['predicted']['nodes'][k]}`"
+    return f"{text}; {what}, {'within' if inside else '**beyond**'} its declared error {percent(declared[k])}"
 
 
 def markdown(store, widths):

@@ -13,7 +13,8 @@ from zoo.regress import coefficients, corrected
 
 FALSE_ALARM = 1e-6
 CASES = {  # what is new in each
-    "Tanh MLP": "drawn biases", "Masked MLP": "masks", "FiLM-conditioned net": "gates and shifts", "SIREN": "uniform draws, few inputs",
+    "Tanh MLP": "drawn biases", "Masked MLP": "masks", "FiLM-conditioned net": "gates and shifts",
+    "Weight-normalized MLP": "kernels over their norms", "SIREN": "uniform draws, few inputs",
     "Scanned, rematerialized blocks": "embeddings, slices of a leaf, residuals",
     "Flax documentation CNN": "convolutions, pooling, fixed norms",
 }

@@ -28,6 +28,7 @@ from sigprop.tracing import apply_op
 
 FREQUENCIES = (0.7, 1.4, 2.1, 2.8, 3.5)  # in units of 1 / standard deviation
 AHEAD = 4e6  # random parameters drawn at a time
+SINE = 2.0  # the absolute frequency in the square of a sine
 SITES = 64  # no controls for values with more sites; among them those with channels on a site axis
 _VIEWS = {"reshape", "transpose", "broadcast_in_dim", "squeeze", "slice", "gather", "copy", "copy_p", "stop_gradient"}
 _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient"}
@@ -53,8 +54,8 @@ class Weight:
 
     leaves: frozenset
     identity: np.ndarray
-    scale: float
-    characteristic: Callable
+    scale: Any
+    characteristic: Callable | None
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,13 @@ class Walk:
             self.step(op)
 
     def admit(self, leaf, law):
-        """A leaf that one operation reads, or slices of it that do not overlap, each as a leaf of its own."""
+        """A leaf that one operation reads, or slices of it that do not overlap, each as a leaf of its own. Any leaf can be flipped."""
         readers = self.readers.get(leaf, [])
         ranges = [list(zip(op.params["start_indices"], op.params["limit_indices"], strict=True)) for op in readers if op.name == "slice"]
         apart = len(ranges) == len(readers) and all(
             any(a[1] <= b[0] or b[1] <= a[0] for a, b in zip(r, s, strict=True)) for i, r in enumerate(ranges) for s in ranges[:i])
         if len(readers) > 1 and not apart:
+            self.mirror[leaf] = (frozenset({leaf}), -self.env[leaf])
             return
         for value in [op.outputs[0] for op in readers] if len(readers) > 1 else [leaf]:
             shape = self.graph.avals[value].shape
@@ -167,7 +169,7 @@ class Walk:
 
     def contract(self, op, out, ins, args):
         """A weight that meets values known before it: ``[batch, *sites, terms]`` of them reach each output."""
-        weight, x, w = self.weights.get(ins[1]), *args
+        weight, x, w = self.weights.get(ins[1]) or self.normalized(ins[1]), *args
         if weight is None or weight.leaves & self.depends[ins[0]] or x.shape[:1] != (self.batch,) or self.env[out].ndim < 2:
             return
         numbers = op.params["dimension_numbers"]
@@ -184,12 +186,18 @@ class Walk:
                 "window_strides", "padding", "lhs_dilation", "rhs_dilation")}, dimension_numbers=numbers)
         if not self.fits(terms.shape) or np.unique(weight.identity).size != w.size:
             return
-
-        def characteristic(t):
-            return jnp.prod(weight.characteristic(t * weight.scale * terms), axis=-1, keepdims=True)
-
+        characteristic = weight.characteristic and (
+            lambda t: jnp.prod(weight.characteristic(t * weight.scale * terms), axis=-1, keepdims=True))
         covariance = gram(terms) * (terms.shape[-1] * weight.scale**2)
         self.fresh[out] = self.emitted[out] = Fresh(weight.leaves, self.env[out], covariance, characteristic)
+
+    def normalized(self, value):
+        """A function of one leaf alone that turns with it, such as a kernel over its norms: its entries are taken to be exchangeable."""
+        leaves = self.mirror[value][0] if value in self.mirror else None
+        if leaves is None or self.depends[value] != leaves:
+            return None
+        identity = np.arange(self.env[value].size, dtype=np.int32)
+        return Weight(leaves, identity, jnp.sqrt(jnp.mean(self.env[value] ** 2)), None)
 
     def follow_fresh(self, op, out, ins):
         """Fresh values stay so under sums, and under products with what was known before."""
@@ -284,8 +292,8 @@ def fresh_controls(fresh):
     yield from _pairs(gram(fresh.part) - fresh.covariance, size)
     variance = variance.reshape(*fresh.part.shape[:-1], 1)
     if fresh.characteristic:
-        for frequency in FREQUENCIES:
-            t = frequency / jnp.sqrt(jnp.where(variance > 0, variance, 1))
+        unit = 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1))
+        for t in (*(f * unit for f in FREQUENCIES), jnp.full_like(unit, SINE)):
             yield _sites(jnp.mean(jnp.cos(t * fresh.part) - fresh.characteristic(t), axis=-1)), 1.0
         if np.ndim(fresh.rest):
             yield _sites(jnp.mean((fresh.part**2 - variance) * jnp.sign(fresh.rest), axis=-1)), size
