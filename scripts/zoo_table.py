@@ -1,6 +1,6 @@
 """Largest gap between prediction and measurement of each architecture of the zoo at three widths, as a Markdown table.
 
-    python scripts/zoo_table.py [--only NAME ...] [--widths 64 256 1024] [--draws 1e9] [--repredict] [--readme] [--out out/zoo]
+    python scripts/zoo_table.py [--only NAME ...] [--widths 64 256 1024] [--draws 4e8] [--repredict] [--readme] [--out out/zoo]
 
 The gap is that of the second moment of the wide nodes, relative to the prediction. The noise of sampling is taken off by control variates
 (``tests/zoo/control.py``), with coefficients found on other draws (at the smallest width, refined at each): unbiased at every width.
@@ -130,10 +130,10 @@ def largest(entry, width):
 def verdict(widths, entries):
     """The line ``slope / width + limit`` of the node with the clearest slope, and the largest limit of any node that exceeds the noise.
 
-    By a fit to each node, with a term of order ``1 / width^2`` where there are three widths. A limit is in order within what the
+    By a fit to each node with a term of order ``1 / width^2``, which takes three widths. A limit is in order within what the
     prediction declares as its own error (sums of few inputs taken as Gaussian, sampling).
     """
-    if any(refused(e) for e in entries) or len(entries) < 2:
+    if any(refused(e) for e in entries) or len(entries) < 3:
         return next((refused(e) for e in entries if refused(e)), "")
     line = fit(widths, [gaps(e) for e in entries])
     which = np.all([wide(e, w) for e, w in zip(entries, widths, strict=True)], axis=0)
@@ -176,7 +176,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(ZOO), choices=list(ZOO), metavar="NAME")
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 256, 1024])
-    parser.add_argument("--draws", type=float, default=1e9, help="random parameters drawn per cell; sets the number of seeds")
+    parser.add_argument("--draws", type=float, default=4e8, help="random parameters drawn per cell; sets the number of seeds")
     parser.add_argument("--repredict", action="store_true", help="predict again, keep what was measured")
     parser.add_argument("--readme", action="store_true", help="write the table into the README")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "zoo")
