@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 
-PENALTIES = 10.0 ** np.arange(-9, 4)
+POWERS = (1, 3)
+PENALTIES = 10.0 ** np.arange(-10, 4, 1.5)
 
 
 def coefficients(controls, values, weights):
     """Ridge regression with intercept, ``[controls, values]``: the mean of two fits to half of the draws each.
 
-    Each value's penalty is the one whose fits predict the other half best. A control of weight ``w`` is expected to contribute as ``w``:
-    groups of many controls do not outweigh single ones.
+    Each value's penalty is the one whose fits predict the other half best, and so is the power of the weights that a control is expected
+    to contribute with: a high one lets single controls, such as averages over sites, go before groups of many.
     """
     spread = controls.std(axis=0)
-    unit = np.where(spread > 1e-7, 1 / np.maximum(spread, 1e-7), 0) * weights  # what never varies is rounding
-    half, left, fits = len(values) // 2, 0, []
-    for own, other in ((slice(None, half), slice(half, None)), (slice(half, None), slice(None, half))):
-        fits.append(_ridge(controls[own] * unit, values[own]))
-        left = left + np.stack([(values[other] - (controls[other] * unit) @ fits[-1](p)).var(axis=0) for p in PENALTIES])
-    best = PENALTIES[np.argmin(left, axis=0)]
-    return unit[:, None] * np.mean([fit(best) for fit in fits], axis=0)
+    unit = np.where(spread > 1e-7, 1 / np.maximum(spread, 1e-7), 0)  # what never varies is rounding
+    halves = slice(None, len(values) // 2), slice(len(values) // 2, None)
+    best, slopes = np.full(values.shape[1], np.inf), np.zeros((controls.shape[1], values.shape[1]))
+    for power in POWERS:
+        scale = unit * weights**power
+        z = controls * scale
+        fits = [_ridge(z[own], values[own]) for own in halves]
+        for penalty in PENALTIES:
+            found = [fit(penalty) for fit in fits]
+            left = sum((values[other] - z[other] @ f).var(axis=0) for other, f in zip(halves[::-1], found, strict=True))
+            slopes = np.where(left < best, scale[:, None] * (found[0] + found[1]) / 2, slopes)
+            best = np.minimum(left, best)
+    return slopes
 
 
 def _ridge(z, y):
-    """``penalties -> slopes``, through the Gram matrix of the draws: there may be more controls than draws."""
+    """``penalty -> slopes``, through the Gram matrix of the draws: there may be more controls than draws."""
     z, y = z - z.mean(axis=0), y - y.mean(axis=0)
     size, basis = np.linalg.eigh(z @ z.T / len(z))
     rotated = basis.T @ y
-    return lambda penalties: z.T @ (basis @ (rotated / (np.maximum(size, 0)[:, None] + penalties))) / len(z)
+    return lambda penalty: z.T @ (basis @ (rotated / (np.maximum(size, 0)[:, None] + penalty))) / len(z)
 
 
 def corrected(controls, values, weights, slopes):
