@@ -22,6 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from scipy.stats import norm
+from scipy.stats import t as student
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -105,9 +106,12 @@ def wide(entry, width):
 
 
 def gaps(entry):
-    found = relative(*(np.asarray(a) for a in (entry["predicted"]["second_moment"], entry["measured"]["second_moment"],
-                                               entry["measured"]["stderr"])))
-    return Gap(found.gap, np.maximum(found.error, NEGLIGIBLE / 10))
+    """With errors enlarged to what Student's distribution asks for (each coefficient rests on half of the seeds), to be read as normal."""
+    columns = (("predicted", "second_moment"), ("measured", "second_moment"), ("measured", "stderr"))
+    found = relative(*(np.asarray(entry[kind][name]) for kind, name in columns))
+    tail = FALSE_ALARM / found.gap.size / 2
+    factor = student.isf(tail, entry["measured"]["seeds"] // 2 - 1) / norm.isf(tail)
+    return Gap(found.gap, np.maximum(found.error, NEGLIGIBLE / 10) * factor)
 
 
 def percent(value):
