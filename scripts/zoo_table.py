@@ -139,7 +139,7 @@ def verdict(widths, entries):
     """
     if any(refused(e) for e in entries) or len(entries) < 3:
         return next((refused(e) for e in entries if refused(e)), "")
-    line = fit(widths, [gaps(e) for e in entries])
+    line = fit(widths, [gaps(e) for e in entries], order=2)
     which = np.all([wide(e, w) for e, w in zip(entries, widths, strict=True)], axis=0)
     second, error = (np.asarray(entries[-1]["predicted"][k]) for k in ("second_moment", "error"))
     declared = error / np.where(second > 0, second, 1)

@@ -34,9 +34,9 @@ def relative(predicted, measured, error):
     return Gap(np.where((predicted > 0) | (measured > 0), (measured - predicted) / safe, 0.0), error / safe)
 
 
-def fit(widths, gaps):
-    """Least squares over widths, node by node, weighted by the known errors; three widths or more also show the next order, 1/width^2."""
-    x = np.asarray(widths, np.float64)[:, None] ** -np.arange(3.0 if len(widths) > 2 else 2.0)
+def fit(widths, gaps, order=1):
+    """Least squares over widths up to ``1 / width**order``, node by node, weighted by the known errors."""
+    x = np.asarray(widths, np.float64)[:, None] ** -np.arange(order + 1.0)
     y = np.stack([g.gap for g in gaps])
     error = np.maximum(np.stack([g.error for g in gaps]), 1e-7)  # float32 sums are good to about 1e-7
     normal = np.einsum("wi,wj,wn->nij", x, x, error**-2.0)
