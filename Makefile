@@ -32,4 +32,4 @@ bench: setup
 	$(BIN)/python scripts/bench/empirical.py
 
 table: setup
-	$(BIN)/python scripts/zoo_table.py
+	$(BIN)/python scripts/zoo_table.py --readme

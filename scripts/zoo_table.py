@@ -1,10 +1,12 @@
 """Largest gap between prediction and measurement of each architecture of the zoo at three widths, as a Markdown table.
 
-    python scripts/zoo_table.py [--only NAME ...] [--widths 64 256 1024] [--draws 2e8] [--repredict] [--out out/zoo_table.json]
+    python scripts/zoo_table.py [--only NAME ...] [--widths 64 256 1024] [--draws 4e8] [--repredict] [--readme] [--out out/zoo]
 
-Finished cells are kept in the JSON file and not measured again; delete it (or give another) to start over. The gap is that of the
-second moment of the wide nodes, relative to the prediction. Nodes with fewer than width/8 channels are left out: they are linear in
-fresh weights, so that they have the gap of the wide node before them, only with more noise.
+The gap is that of the second moment of the wide nodes, relative to the prediction. The noise of sampling is taken off by control variates
+(``tests/zoo/control.py``), with coefficients found on other draws (at the smallest width, refined at each): unbiased at every width.
+Finished cells are kept in the folder and not measured again; delete it (or give another) to start over. Nodes with fewer than width/8
+channels are left out: they are linear in fresh weights, so that they have the gap of the wide node before them, only with more noise.
+Images count one, other inputs two examples.
 """
 
 from __future__ import annotations
@@ -26,27 +28,45 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from zoo import ZOO  # noqa: E402
+from zoo.control import sampler  # noqa: E402
+from zoo.regress import coefficients, corrected  # noqa: E402
 from zoo.scaling import Gap, fit, relative  # noqa: E402
 
 import sigprop as sp  # noqa: E402
 
 FALSE_ALARM = 1e-3  # of a statement about all nodes of one architecture
-SEEDS = (32, 16384)
-GROUP = 4  # seeds behind one of the values whose spread gives the standard error
+NEGLIGIBLE = 1e-5  # of a gap: float32 sums are good to about 1e-6
+PILOT_WIDTH, PILOT_SEEDS = 64, 1024
+SEEDS = (48, 512)
+MARKS = "<!-- zoo table: written by make table -->", "<!-- end of zoo table -->"
 
 
-def seeds_for(net, draws):
-    """As many seeds as ``draws`` random parameters pay for, a multiple of four."""
+def inputs(name):
+    return [a[:1] if a.ndim == 4 else a for a in ZOO[name].inputs()]
+
+
+def pilot(name, folder):
+    """Slopes ``[controls, nodes]`` of the relative second moments on the relative controls."""
+    path = folder / f"{name}.npz"
+    if not path.exists():
+        net, x = ZOO[name].network(PILOT_WIDTH), inputs(name)
+        values, controls, sizes, weights = sampler(net, x)(PILOT_SEEDS, key=1)
+        np.savez(path, slopes=coefficients(controls / sizes, values / values.mean(axis=0), weights))
+    return np.load(path)["slopes"]
+
+
+def measured(net, x, second, slopes, draws):
+    """Mean and standard error of each node's second moment, the controls over sizes from other draws."""
     size = sum(leaf.size for leaf in jax.tree.leaves(net.abstract_params))
-    return int(np.clip(draws / size, *SEEDS)) // GROUP * GROUP
-
-
-def measured(net, x, draws):
-    seeds = seeds_for(net, draws)
-    found = sp.measure(net, *x, seeds=seeds)
-    channels = [int(shape.strip("()").split(",")[-1] or shape.strip("()").split(",")[-2]) for shape in found["shape"].values]
-    return {"nodes": found.node.values.tolist(), "channels": channels, "seeds": seeds,
-            "second_moment": found.second_moment.values.tolist(), "stderr": found.second_moment_stderr.values.tolist()}
+    seeds = int(np.clip(draws / size, *SEEDS))
+    draw = sampler(net, x)
+    _, _, sizes, weights = draw(8, key=2)
+    values, controls, _, _ = draw(seeds, key=3)
+    mean, error = corrected(controls / sizes, values / second, weights, slopes)
+    plain = (values / second).std(axis=0) / len(values) ** 0.5
+    channels = [row.shape[-1] if row.shape else 1 for row in net.rows(*x)]
+    return {"channels": channels, "seeds": len(values), "second_moment": (mean * second).tolist(), "stderr": (error * second).tolist(),
+            "plain_stderr": (plain * second).tolist()}
 
 
 def predicted(net, x):
@@ -58,20 +78,21 @@ def predicted(net, x):
     except MemoryError:
         return {"refused": "out of memory"}
     return {"nodes": found.node.values.tolist(), "second_moment": found.second_moment.values.tolist(),
-            "approximate": ["approximation" in str(m) for m in found.method.values]}
+            "error": found.error.values.tolist()}
 
 
 def cell(name, width, old, options):
     """Prediction and measurement of one architecture at one width, as far as ``old`` lacks them."""
     start = time.perf_counter()
-    net, x = ZOO[name].network(width), ZOO[name].inputs()
+    net, x = ZOO[name].network(width), inputs(name)
     new = dict(old)
     if options.repredict or "refused" in old.get("predicted", {"refused": ""}):
         new["predicted"] = predicted(net, x)
-        new["seconds"] = {"predict": time.perf_counter() - start}
-    if "measured" not in old or old["measured"]["nodes"] != [row.name for row in net.rows(*x)]:
-        new["measured"] = measured(net, x, options.draws)
-    new["seconds"] = {**old.get("seconds", {}), **new["seconds"], "total": time.perf_counter() - start}
+        new["seconds"] = {**old.get("seconds", {}), "predict": time.perf_counter() - start}
+    if "measured" not in old and "refused" not in new["predicted"]:
+        second = np.asarray(new["predicted"]["second_moment"])
+        new["measured"] = measured(net, x, second, pilot(name, options.out), options.draws)
+    new["seconds"]["total"] = time.perf_counter() - start
     return new
 
 
@@ -84,12 +105,13 @@ def wide(entry, width):
     return np.asarray(entry["measured"]["channels"]) * 8 >= width
 
 
-def noisy_gap(entry):
-    """Gaps with errors enlarged to what Student's distribution asks for, so that they may be read as normal ones."""
-    p, m = (np.asarray(entry[k]["second_moment"]) for k in ("predicted", "measured"))
-    found = relative(p, m, np.asarray(entry["measured"]["stderr"]))
-    tail = FALSE_ALARM / p.size / 2
-    return Gap(found.gap, np.maximum(found.error, 1e-7) * student.isf(tail, entry["measured"]["seeds"] // GROUP - 1) / norm.isf(tail))
+def gaps(entry):
+    """With errors enlarged to what Student's distribution asks for (each coefficient rests on half of the seeds), to be read as normal."""
+    columns = (("predicted", "second_moment"), ("measured", "second_moment"), ("measured", "stderr"))
+    found = relative(*(np.asarray(entry[kind][name]) for kind, name in columns))
+    tail = FALSE_ALARM / found.gap.size / 2
+    factor = student.isf(tail, entry["measured"]["seeds"] // 2 - 1) / norm.isf(tail)
+    return Gap(found.gap, np.maximum(found.error, NEGLIGIBLE / 10) * factor)
 
 
 def percent(value):
@@ -97,80 +119,97 @@ def percent(value):
 
 
 def largest(entry, width):
-    """The largest gap with its standard error, noise taken off in quadrature; an upper bound where all nodes agree within noise."""
+    """The largest gap and its standard error; an upper bound where all nodes agree within noise."""
     if refused(entry):
         return "refused"
-    found, which = noisy_gap(entry), wide(entry, width)
+    found, which = gaps(entry), wide(entry, width)
     bound = norm.isf(FALSE_ALARM / which.size / 2)
-    clear = which & (abs(found.gap) > bound * found.error) & (abs(found.gap) > 1e-4)
+    clear = which & (abs(found.gap) > np.maximum(bound * found.error, NEGLIGIBLE))
     if not clear.any():
         return f"< {percent((abs(found.gap) + 2 * found.error)[which].max())}"
-    clean = np.where(clear, np.sqrt(np.maximum(found.gap**2 - found.error**2, 0)), 0)
-    k = int(clean.argmax())
-    return f"{percent(clean[k])} ± {100 * found.error[k]:.1g}"
+    k = int(np.where(clear, abs(found.gap), 0).argmax())
+    return f"{percent(abs(found.gap[k]))} ± {100 * found.error[k]:.1g}"
 
 
 def verdict(widths, entries):
-    """Whether what is left at infinite width, by a fit of ``limit + slope / width`` to each node, is zero within noise."""
-    if any(refused(e) for e in entries):
-        return next(refused(e) for e in entries if refused(e))
-    if len(entries) < 2:
-        return ""
-    line = fit(widths, [noisy_gap(e) for e in entries])
+    """The line ``slope / width + limit`` of the node with the clearest slope, and the largest limit of any node that exceeds the noise.
+
+    By a fit to each node with a term of order ``1 / width^2``, which takes three widths. A limit is in order within what the
+    prediction declares as its own error (sums of few inputs taken as Gaussian, sampling).
+    """
+    if any(refused(e) for e in entries) or len(entries) < 3:
+        return next((refused(e) for e in entries if refused(e)), "")
+    line = fit(widths, [gaps(e) for e in entries], order=2)
     which = np.all([wide(e, w) for e, w in zip(entries, widths, strict=True)], axis=0)
+    second, error = (np.asarray(entries[-1]["predicted"][k]) for k in ("second_moment", "error"))
+    declared = error / np.where(second > 0, second, 1)
     bound = norm.isf(FALSE_ALARM / which.size / 2)
-    left = np.where(which & (abs(line.limit) > bound * line.limit_error), abs(line.limit), 0)
-    if left.max() > 1e-4:
-        k = int(left.argmax())
-        why = ", flagged Gaussian approximation" if entries[0]["predicted"]["approximate"][k] else ""
-        return f"no: {percent(left[k])} ± {100 * line.limit_error[k]:.1g} stays (`{entries[0]['measured']['nodes'][k]}`{why})"
-    falls = which & (abs(line.slope) > bound * line.slope_error) & (abs(line.slope) > 1e-2)
-    if not falls.any():
-        return "within noise at every width"
-    k = int(np.where(falls, abs(line.slope), -1).argmax())
-    return f"yes: {abs(line.slope[k]):.2g} ± {line.slope_error[k]:.1g} / width"
+    stays = which & (abs(line.limit) > np.maximum(bound * line.limit_error, NEGLIGIBLE))
+    falls = np.where(which, abs(line.slope) - bound * line.slope_error, -1)
+    k = int(falls.argmax())
+    clear = any(not largest(e, w).startswith("<") for e, w in zip(entries, widths, strict=True))
+    text = ("slope within the noise" if clear else "no gap at any width") if falls[k] < 0 else (
+        f"{line.slope[k]:.2g} ± {line.slope_error[k]:.1g} / width + {100 * line.limit[k]:.1g} ± {100 * line.limit_error[k]:.1g} %")
+    if not stays.any():
+        return text
+    k = int(np.where(stays, abs(line.limit) - bound * line.limit_error - declared, -np.inf).argmax())
+    inside = abs(line.limit[k]) < bound * line.limit_error[k] + declared[k]
+    what = f"{percent(abs(line.limit[k]))} ± {100 * line.limit_error[k]:.1g} stays at `{entries[0]['predicted']['nodes'][k]}`"
+    return f"{text}; {what}, {'within' if inside else '**beyond**'} its declared error {percent(declared[k])}"
 
 
 def markdown(store, widths):
-    rows = [["architecture", "", *map(str, widths), "falls as 1/width"]]
+    rows = [["architecture", "API", "seconds", *(f"width {w}" for w in widths), "slope / width + limit"]]
     for name in ZOO:
         done = [w for w in widths if f"{name}|{w}" in store]
         if done:
             entries = [store[f"{name}|{w}"] for w in done]
             shown = [largest(store[f"{name}|{w}"], w) if w in done else "" for w in widths]
-            rows.append([name, ZOO[name].api, *shown, verdict(done, entries)])
+            rows.append([name, ZOO[name].api, f"{entries[0]['seconds']['predict']:.2g}", *shown, verdict(done, entries)])
     head = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     return "\n".join(head + ["| " + " | ".join(r) + " |" for r in rows[1:]])
+
+
+def into_readme(table):
+    """Between its two marks."""
+    path = ROOT / "README.md"
+    before, rest = path.read_text().split(MARKS[0])
+    path.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(ZOO), choices=list(ZOO), metavar="NAME")
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 256, 1024])
-    parser.add_argument("--draws", type=float, default=2e8, help="random parameters drawn per cell; sets the number of seeds")
+    parser.add_argument("--draws", type=float, default=4e8, help="random parameters drawn per cell; sets the number of seeds")
     parser.add_argument("--repredict", action="store_true", help="predict again, keep what was measured")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "zoo_table.json")
+    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "zoo")
     options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    store = json.loads(options.out.read_text()) if options.out.exists() else {}
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "table.json"
+    store = json.loads(path.read_text()) if path.exists() else {}
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("zoo", total=len(options.only) * len(options.widths))
-        for width in options.widths:
-            for name in options.only:
+        for name in options.only:
+            for width in options.widths:
                 progress.update(task, description=f"{name}, width {width}")
                 key = f"{name}|{width}"
                 old = store.get(key, {})
                 if options.repredict or not old or refused(old):
                     store[key] = cell(name, width, old, options)
-                    options.out.write_text(json.dumps(store))
+                    path.write_text(json.dumps(store))
                     jax.clear_caches()
                     new = store[key]
-                    console.print(f"{name}, width {width}: {largest(new, width)} ({new['measured']['seeds']} seeds, "
+                    console.print(f"{name}, width {width}: {largest(new, width)} ({new.get('measured', {}).get('seeds', 0)} seeds, "
                                   f"{new['seconds']['total']:.0f} s)")
                 progress.advance(task)
-    print(markdown(store, options.widths))
+    table = markdown(store, options.widths)
+    print(table)
+    if options.readme:
+        into_readme(table)
 
 
 if __name__ == "__main__":

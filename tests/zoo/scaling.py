@@ -15,7 +15,7 @@ class Gap(NamedTuple):
 
 
 class Line(NamedTuple):
-    """``gap = limit + slope / width`` fitted to each node, with standard errors, ``[nodes]``."""
+    """``gap = limit + slope / width + ...`` fitted to each node, with standard errors, ``[nodes]``."""
 
     limit: np.ndarray
     limit_error: np.ndarray
@@ -34,12 +34,13 @@ def relative(predicted, measured, error):
     return Gap(np.where((predicted > 0) | (measured > 0), (measured - predicted) / safe, 0.0), error / safe)
 
 
-def fit(widths, gaps):
-    """Weighted least squares over widths, node by node; exact normal theory, since the errors are known."""
-    x = 1 / np.asarray(widths, np.float64)[:, None]
+def fit(widths, gaps, order=1):
+    """Least squares over widths up to ``1 / width**order``, node by node, weighted by the known errors."""
+    x = np.asarray(widths, np.float64)[:, None] ** -np.arange(order + 1.0)
     y = np.stack([g.gap for g in gaps])
-    w = 1 / np.maximum(np.stack([g.error for g in gaps]), 1e-7) ** 2  # float32 sums are good to about 1e-7
-    s0, s1, s2 = w.sum(0), (w * x).sum(0), (w * x**2).sum(0)
-    t0, t1 = (w * y).sum(0), (w * x * y).sum(0)
-    det = s0 * s2 - s1**2
-    return Line((s2 * t0 - s1 * t1) / det, np.sqrt(s2 / det), (s0 * t1 - s1 * t0) / det, np.sqrt(s0 / det))
+    error = np.maximum(np.stack([g.error for g in gaps]), 1e-7)  # float32 sums are good to about 1e-7
+    normal = np.einsum("wi,wj,wn->nij", x, x, error**-2.0)
+    cover = np.linalg.inv(normal)
+    found = np.einsum("nij,wj,wn->ni", cover, x, y * error**-2.0)
+    spread = np.sqrt(np.diagonal(cover, axis1=1, axis2=2))
+    return Line(found[:, 0], spread[:, 0], found[:, 1], spread[:, 1])

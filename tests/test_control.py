@@ -1,0 +1,54 @@
+"""Control variates of the zoo's measurement: mean zero on every kind of program, and the same answer with far less noise.
+
+False alarm of each statistical check: 10^-6 for all its comparisons together, by the normal quantile (at least 1024 draws behind each).
+A control whose mean were a fifth of its standard deviation would be detected.
+"""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from zoo import ZOO
+from zoo.control import sampler
+from zoo.regress import coefficients, corrected
+
+FALSE_ALARM = 1e-6
+CASES = {  # what is new in each
+    "Tanh MLP": "drawn biases", "Masked MLP": "masks", "FiLM-conditioned net": "gates and shifts",
+    "Weight-normalized MLP": "kernels over their norms", "SIREN": "uniform draws, few inputs",
+    "Scanned, rematerialized blocks": "embeddings, slices of a leaf, residuals",
+    "Flax documentation CNN": "convolutions, pooling, fixed norms",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_controls_have_mean_zero(name, width=16, seeds=1024):
+    _, controls, _, _ = sampler(ZOO[name].network(width), ZOO[name].inputs())(seeds, key=0)
+    error = controls.std(axis=0) / seeds**0.5
+    random = controls.std(axis=0) > 1e-7 * abs(controls).max()
+    assert random.mean() > 0.5
+    assert (abs(controls.mean(axis=0))[random] < norm.isf(FALSE_ALARM / controls.shape[1] / 2) * error[random]).all()
+
+
+@pytest.mark.parametrize("name", ["Pure-function MLP", "FiLM-conditioned net"])
+def test_the_same_measurement_with_less_noise(name, width=256, seeds=256):
+    net, x = ZOO[name].network(width), ZOO[name].inputs()
+    draw, pilot = sampler(net, x), sampler(ZOO[name].network(64), x)
+    values, controls, sizes, weights = draw(seeds, key=1)
+    others = pilot(seeds, key=2)
+    slopes = coefficients(others[1] / others[2], others[0] / others[0].mean(axis=0), weights)
+    scale = draw(16, key=3)[0].mean(axis=0)
+    mean, error = corrected(controls / sizes, values / scale, weights, slopes)
+    plain, noise = (values / scale).mean(axis=0), (values / scale).std(axis=0) / seeds**0.5
+    assert (abs(mean - plain) < norm.isf(FALSE_ALARM / mean.size / 2) * np.hypot(noise, error) + 1e-6).all()
+    random = noise > 1e-4
+    assert (noise > 10 * error)[random].all(), noise / error
+
+
+def test_exactly_explained_values_have_no_error():
+    """A ReLU network without norm: second moments have no finite-width correction, and the controls explain every fluctuation."""
+    net, x = ZOO["Masked MLP"].network(32), ZOO["Masked MLP"].inputs()
+    values, controls, sizes, weights = sampler(net, x)(512, key=0)
+    slopes = np.zeros((controls.shape[1], values.shape[1]))
+    _, error = corrected(controls / sizes, values / values.mean(axis=0), weights, slopes)
+    assert (error < 1e-4).all()
