@@ -167,6 +167,15 @@ def dense(named: Named) -> Named:
     return multiply([named._replace(same=()), *deltas])
 
 
+def varying(named: Named) -> Named:
+    """Without the channel labels along which concrete numbers are all the same, as indexing leaves them."""
+    if not concrete(named.array):
+        return named
+    constant = [k for k, la in enumerate(named.labels) if la.kind != "site" and (named.array == named.array.take([0], k)).all()]
+    labels = tuple(la for k, la in enumerate(named.labels) if k not in constant)
+    return named._replace(labels=labels, array=named.array[tuple(0 if k in constant else slice(None) for k in range(named.array.ndim))])
+
+
 def _delta(a: AnyLabel, b: AnyLabel) -> Named:
     out = union([bases(a), bases(b)])
     _fits(out)

@@ -15,7 +15,7 @@ import numpy as np
 from sigprop.arrays import namespace
 from sigprop.engine.draws import probability
 from sigprop.engine.elementwise import is_variable, skewed
-from sigprop.engine.labels import AnyLabel, Label, Named, add, aligned, bases, contract, dense, derived, resolve, stack, union
+from sigprop.engine.labels import AnyLabel, Label, Named, add, aligned, bases, contract, dense, derived, resolve, stack, union, varying
 from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
@@ -102,10 +102,11 @@ class Sampler:
         second = {v: tuple(Label(label.number + _FREE, label.kind, label.size) for label in self.blocks[v]) for v in self.variables}
         cov, mean = {}, {}
         for i, v in enumerate(self.variables):
-            mean[i] = self.query.mean(self._labelled(v, self.blocks[v]))
+            centre = self.query.mean(self._labelled(v, self.blocks[v]))
+            mean[i] = None if centre is None else varying(centre)
             for j, w in enumerate(self.variables[: i + 1]):
                 found = self.query.covariance(self._labelled(v, self.blocks[v]), self._labelled(w, second[w]))
-                cov[i, j] = None if found is None else dense(found)
+                cov[i, j] = None if found is None else varying(dense(found))
         known = [n for n in (*cov.values(), *mean.values()) if n is not None]
         self.note = Note.largest(n.note for n in known)
         block = {label for v in self.variables for label in (*self.blocks[v], *second[v])}
