@@ -91,6 +91,7 @@ class Pool:
         self.orders: dict[Node, float] = {}
         self.signs = 0  # those of several leaves, as bits
         self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
+        self.counts: dict[int, int] = {}  # number of terms of sums over channels of zero-mean fields
         self.vanishing: set[int] = set()  # products with such a quotient
         self.affine: set[int] = set()  # sums with a term of another order in the width (a deterministic one), however deep
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
@@ -179,6 +180,11 @@ class Pool:
         scale = prod(self._largest(n) for n, _ in children if isinstance(n, Const))
         if any(n.id in self.vanishing or (not within and scale * self.extents.get(n.id, inf) <= _MEAN) for n, _ in children):
             self.vanishing.add(made.id)
+        order = prod(self.order(n) for n, _ in children)
+        means = [self.counts[n.id] for n, _ in children if n.id in self.counts]
+        if means and scale * min(means) <= _MEAN:
+            order *= min(1.0, 4.0 / min(means))
+        self.orders[made] = min(order, self.orders.get(made, 1.0))
         return made
 
     def separated(self, node: Add) -> tuple[Occurrence, Occurrence]:
@@ -494,8 +500,12 @@ class Pool:
 
     def derivative(self, node: Node) -> bool:
         """Whether the node is a sum over channels of derivatives without weights, or a multiple of one: its mean over channels vanishes."""
+        return self.shared_sign(node) and self.unweighted(node)
+
+    def unweighted(self, node: Node) -> bool:
+        """Whether the node is a sum over channels of zero-mean fields without weights, or a multiple of one."""
         parts = [n for n, _ in node.children] if isinstance(node, Mul) else [node]
-        return self.shared_sign(node) and any(n.id in self.extents or (isinstance(n, Sum) and n.unweighted) for n in parts)
+        return any(n.id in self.counts or (isinstance(n, Sum) and n.unweighted) for n in parts)
 
     def shared_sign(self, node: Node) -> bool:
         """Whether the node depends on leaves that are flipped all at once, as derivatives do."""
@@ -503,8 +513,12 @@ class Pool:
 
     def _largest(self, node: Node) -> float:
         return float(np.max(np.abs(node.array))) if concrete(node.array) else inf  # type: ignore[attr-defined]
+
     def order(self, node: Node) -> float:
-        """Order of the square of a product with means over channels of zero-mean fields: ``4 / n`` for each of them, 1 without any."""
+        """Order of the square of a product with means over channels of zero-mean fields: ``4 / n`` for each of them, 1 without any.
+
+        A mean is a sum divided by its number of terms before any later factor, such as a normalizer's scale.
+        """
         if node not in self.orders:
             self.orders[node] = self._order(node)
         return self.orders[node]
@@ -514,6 +528,4 @@ class Pool:
             return prod(self.order(n) for n, _ in node.children)
         if isinstance(node, Add):
             return max(self.order(n) for n, _ in node.children)
-        if isinstance(node, Take) or (isinstance(node, Sum) and not any(node.iid)):
-            return self.order(node.child[0])
-        return min(1.0, 4.0 / prod(d.size for d in node.summed)) if isinstance(node, Sum) and node.unweighted else 1.0
+        return self.order(node.child[0]) if isinstance(node, Take) or (isinstance(node, Sum) and not any(node.iid)) else 1.0

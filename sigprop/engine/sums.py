@@ -36,6 +36,9 @@ def build_sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tupl
         made = pool.sums[key] = _build(pool, child, summed, dims)
         if child[0].id in pool.vanishing and not isinstance(made, Const):
             pool.vanishing.add(made.id)
+        parts = [n for n, _ in made.children] if isinstance(made, Add) else [made]
+        if all(map(pool.unweighted, parts)):
+            pool.counts[made.id] = prod(d.size for d in summed)
         vanishing = [pool.derivative(n) for n, _ in made.children] if isinstance(made, Add) else [pool.derivative(made)]
         if all(vanishing):
             pool.extents[made.id] = prod(d.size for d in summed)
