@@ -69,7 +69,7 @@ COMPOSED = {
     "product of two draws": (lambda k, s, d: I.normal(0.5)(two(k)[0], s, d) * I.normal(2.0)(two(k)[1], s, d), (6, 8), 0, 1, "derived"),
     "sum of two draws": (lambda k, s, d: I.normal(0.5)(two(k)[0], s, d) + I.uniform(1.0)(two(k)[1], s, d), (6, 8), 0.5, 1 / 4 + 1 / 12,
                          "derived"),
-    "twice the same key": (lambda k, s, d: I.normal(1.0)(k, s, d) + I.normal(1.0)(k, s, d), (6, 8), 0, 4, "derived"),
+    "twice the same key": (lambda k, s, d: I.normal(1.0)(k, s, d) + I.normal(1.0)(k, s, d), (6, 8), 0, 4, "normal"),
     "folded key": (lambda k, s, d: I.normal(1.0)(jax.random.fold_in(k, 3), s, d), (6, 8), 0, 1, "normal"),
     "raw key": (lambda k, s, d: I.normal(1.0)(jax.random.wrap_key_data(jax.random.key_data(k)), s, d), (6, 8), 0, 1, "normal"),
     "sparse": (lambda k, s, d: jax.random.bernoulli(two(k)[0], 0.3, s) * I.normal(1.0)(two(k)[1], s, d), (6, 8), 0, 0.3, "derived"),

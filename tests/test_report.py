@@ -199,11 +199,12 @@ def test_page_is_self_contained(report, tmp_path):
 
 
 def test_figure_is_finite_and_has_both_curves(report):
-    top, bottom = report.plot().axes
-    line = top.get_lines()[0].get_ydata()
-    expected = report.predicted.log10_second_moment.values
-    np.testing.assert_array_equal(line[np.isfinite(expected)], expected[np.isfinite(expected)])
-    assert np.all(np.isfinite(top.get_ylim())) and np.all(np.isfinite(bottom.get_ylim()))
+    top, middle, bottom = report.plot().axes
+    for axes, name in ((top, "second_moment"), (middle, "grad_variance")):
+        line = axes.get_lines()[0].get_ydata()
+        expected = report.predicted[f"log10_{name}"].values
+        np.testing.assert_array_equal(line[np.isfinite(expected)], expected[np.isfinite(expected)])
+    assert all(np.all(np.isfinite(axes.get_ylim())) for axes in (top, middle, bottom))
     assert {"predicted", "measured ± s.e.", "exactly 0"} <= set(top.get_legend_handles_labels()[1])
 
 

@@ -35,6 +35,7 @@ from sigprop.engine.nodes import (
     same_array,
 )
 from sigprop.engine.parity import Parity
+from sigprop.errors import Unsound
 from sigprop.types import EXACT, Note
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class Pool:
             return random[0][0]
         if head and len(random) == 1 and random[0][0].id in self.affine:
             parts = [(n, tuple(random[0][1][j] for j in i)) for n, i in self.separated(random[0][0])]  # type: ignore[arg-type]
+            if any(n is random[0][0] for n, _ in parts):  # no constant in it: its terms are of different orders
+                return self.distributed(head, random[0], dims)
             return self.add([self.over([*head, part], dims, self.mul) for part in parts], dims)
         key = tuple((c[0].id, c[1]) for c in head + random)
         made = self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
@@ -455,6 +458,7 @@ class Pool:
     def _drop_small(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
         """Drop channel averages of zero-mean fields beside terms of order one: they vanish as 1/sqrt(width)."""
         large = [c for c in children if not self.small(c[0])]
+        large += [c for c in children if large and self.shared_sign(c[0]) and self.small(c[0]) and self._stays(c, large, dims)]
         fields = [n for n, _ in large if not isinstance(n, Const)]
         if fields and all(map(parameter_only, fields)):  # whose means count: the same weights are summed later
             return list(children)
@@ -463,11 +467,24 @@ class Pool:
             large = [c for c in large if self.order(c[0]) == 1 or not self._outweighed(c, rest, dims)]
         return large or list(children)
 
+    def _stays(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
+        """Whether a mean of derivatives is known to be larger than a mean beside one of its terms: it is a read-out then."""
+        try:
+            theirs, ours = self._sizes(child, rest, dims)
+        except Unsound:
+            return False
+        return concrete(theirs) and concrete(ours) and not bool(np.all(theirs <= self.order(child[0]) * ours))
+
     def _outweighed(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
         """Whether a scaled average is as small beside what it is added to as an average is beside one of its terms.
 
         With a normalizer's scale in it that is not to be seen from its coefficient.
         """
+        theirs, ours = self._sizes(child, rest, dims)
+        return concrete(theirs) and concrete(ours) and bool(np.all(theirs <= self.order(child[0]) * ours))
+
+    def _sizes(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> tuple[Any, Any]:
+        """Second moment of a term that is a mean, and that of the terms beside it (their variance, if the term has zero mean)."""
         body = self.over(rest, dims, self.add)
         sizes = []
         for node, index in (child, body):
@@ -479,7 +496,7 @@ class Pool:
                 sizes[1] = add([sizes[1], square._replace(array=-square.array)])
         labels = union(s.labels for s in sizes)
         theirs, ours = (aligned(s._replace(array=s.plain()), labels) for s in sizes)
-        return concrete(theirs) and concrete(ours) and bool(np.all(theirs <= self.order(child[0]) * ours))
+        return theirs, ours
 
     def small(self, node: Node, scale: float = 1.0) -> bool:
         """Whether ``scale`` times the node is a mean over channels of a zero-mean field, or a product with one."""

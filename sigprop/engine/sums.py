@@ -82,9 +82,13 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
 
 def _sum_terms(pool: Pool, node: Add, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
     """Term by term; sums of zero-mean fields over channels, of order sqrt(n), are dropped beside those of order n."""
-    terms = [build_sum(pool, (n, tuple(index[j] for j in i)), summed, dims) for n, i in node.children]
-    large = [t for t in terms if not (isinstance(t, Sum) and t.unweighted and prod(d.size for d in t.summed) >= _NARROW)]
-    return pool.add([_spread(t, dims) for t in (terms if parameter_only(node) or not large else large)], dims)
+    moved = [(n, tuple(index[j] for j in i)) for n, i in node.children]
+    terms = [build_sum(pool, child, summed, dims) for child in moved]
+    channels = {len(dims) + k for k, d in enumerate(summed) if d.kind == "chan"}
+    if not parameter_only(node) and any(not all(n.parity.odd_along(i.index(c)) for c in channels if c in i) for n, i in moved):
+        small = [isinstance(t, Sum) and t.unweighted and prod(d.size for d in t.summed) >= _NARROW for t in terms]
+        terms = [t for t, drop in zip(terms, small, strict=True) if not drop] or terms
+    return pool.add([_spread(t, dims) for t in terms], dims)
 
 
 def _whole(node: Node) -> bool:
