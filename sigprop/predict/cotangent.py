@@ -24,7 +24,7 @@ from sigprop.gaussian import normal_points, square_root
 from sigprop.tracing import trace
 from sigprop.types import EXACT, METHODS, Note
 
-_BUDGET = 1 << 22  # numbers drawn in one scrambling
+_BUDGET = 1 << 21  # numbers drawn in one scrambling
 _REPLICATES = 8
 _LINEAR = 1e-9  # relative departure from a linear function that is rounding, in float64
 _ADDITIVE = 1e-6
@@ -122,16 +122,17 @@ def check_loss(loss: Loss, shape: Sequence[int], targets: Sequence[Any]) -> None
 
 def reduction(loss: Loss, shape: Sequence[int], targets: Sequence[Any]) -> str:
     """How the loss joins its examples: their ``"mean"``, their ``"sum"``, or ``"joint"`` for anything else."""
-    batch = shape[0]
-    y = np.random.default_rng(0).standard_normal((1, *shape))
-    whole = pullback(loss, shape, targets)(y).reshape(batch, -1)
+    y = np.random.default_rng(0).standard_normal(shape)
+    whole = pullback(loss, shape, targets)(y[None]).reshape(shape[0], -1)
     try:
-        one = [pullback(loss, (1, *shape[1:]), jax.tree.map(lambda t: t[b:b + 1], list(targets)))(y[:, b:b + 1]) for b in range(min(batch, 4))]
+        check_loss(loss, (1, *shape[1:]), jax.tree.map(lambda t: t[:1], list(targets)))
     except InvalidInput:
         return "joint"
-    alone = np.concatenate(one)
-    for name, factor in (("mean", batch), ("sum", 1)):
-        if np.allclose(whole[:len(alone)] * factor, alone, rtol=_ADDITIVE, atol=_ADDITIVE * np.max(np.abs(alone), initial=0.0)):
+    with jax.enable_x64(True):
+        alone = jax.jit(jax.vmap(jax.grad(loss)))(*jax.tree.map(lambda t: t[:, None], [y, *map(_double, targets)]))
+    alone = np.asarray(alone, np.float64).reshape(whole.shape)
+    for name, factor in (("mean", shape[0]), ("sum", 1)):
+        if np.allclose(whole * factor, alone, rtol=_ADDITIVE, atol=_ADDITIVE * np.max(np.abs(alone), initial=0.0)):
             return name
     return "joint"
 
@@ -172,9 +173,8 @@ def _sampler(context: Context, output: Value) -> tuple[int, int, Callable[[np.nd
 def _linear(gradient: Callable[[np.ndarray], np.ndarray], sample: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray | None:
     """Rows ``a`` with ``E[l l^T] = a^T a`` where ``l`` is linear in the Gaussian variables, else ``None``."""
     trial = np.random.default_rng(0).standard_normal((3, count))
-    origin = gradient(sample(np.zeros((1, count))))
-    tried = gradient(sample(trial)) - origin
-    middle = gradient(sample((trial[:1] + trial[1:2]) / 2)) - origin
+    origin, middle, *tried = gradient(sample(np.stack([0 * trial[0], (trial[0] + trial[1]) / 2, *trial])))
+    origin, middle, tried = origin[None], middle - origin, np.stack(tried) - origin
     scale = np.max(np.abs(tried), initial=0.0)
     if np.max(np.abs(middle - (tried[0] + tried[1]) / 2), initial=0.0) > _LINEAR * scale:
         return None
