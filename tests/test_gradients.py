@@ -1,7 +1,7 @@
 """E[g²] of every trained parameter, for the gradient g of <c, y> with standard normal c, against measurement.
 
-A parameter agrees when the harness's comparison passes: false alarm 1e-6 per network, and discrepancies of ``detects`` are seen. The
-measurement is extrapolated from widths n and 2n, whose error of order 1/n cancels; what is left is of second order in layers/n.
+Comparisons raise a false alarm with probability 1e-6 per network and see discrepancies of 15 %, of which 8/width is an allowance for
+the finite width (leading corrections are of order layers/width).
 """
 
 import flax.linen as nn
@@ -55,10 +55,10 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = nn.Dense(self.width)(x)
+        x = nn.relu(nn.Dense(self.width)(x))
         for _ in range(2):
-            x = jnp.concatenate([x, nn.Dense(self.width)(nn.relu(x))], -1)
-        return nn.Dense(4)(nn.relu(x))
+            x = jnp.concatenate([x, nn.relu(nn.Dense(self.width)(x))], -1)
+        return nn.Dense(4)(x)
 
 
 class Convolutions(nn.Module):
@@ -79,7 +79,7 @@ class Embedded(nn.Module):
 
     @nn.compact
     def __call__(self, tokens):
-        x = nn.Embed(20, self.width)(tokens)
+        x = nn.Embed(20, self.width, embedding_init=nn.initializers.normal(1.0))(tokens)
         return nn.Dense(4)(nn.gelu(nn.Dense(self.width)(x)).mean(1))
 
 
@@ -95,13 +95,14 @@ class Shared(nn.Module):
 
 
 CASES = {
-    "relu": (mlp(nn.relu), ROWS, 48), "tanh": (mlp(nn.tanh), ROWS, 48), "gelu": (mlp(nn.gelu), ROWS, 48),
-    "pre-norm residual": (PreNorm, ROWS, 64), "norm and tanh": (lambda n: NormBlocks(n, nn.tanh), ROWS, 64),
-    "norm and gelu": (lambda n: NormBlocks(n, nn.gelu), ROWS, 64), "concatenated": (DenseNet, ROWS, 48),
-    "embedding": (Embedded, TOKENS, 48), "shared weights": (Shared, ROWS, 64),
-    "convolutions": (Convolutions, IMAGES, 32), "depthwise": (lambda n: Convolutions(n, True), IMAGES, 32),
+    "relu": (mlp(nn.relu), ROWS, 128), "tanh": (mlp(nn.tanh), ROWS, 128), "gelu": (mlp(nn.gelu), ROWS, 128),
+    "pre-norm residual": (PreNorm, ROWS, 128), "norm and tanh": (lambda n: NormBlocks(n, nn.tanh), ROWS, 128),
+    "norm and gelu": (lambda n: NormBlocks(n, nn.gelu), ROWS, 128), "concatenated": (DenseNet, ROWS, 128),
+    "embedding": (Embedded, TOKENS, 128), "shared weights": (Shared, ROWS, 128),
+    "convolutions": (Convolutions, IMAGES, 96), "depthwise": (lambda n: Convolutions(n, True), IMAGES, 96),
 }
-SLOW = {"convolutions", "depthwise"}
+FAST = {"tanh", "embedding", "concatenated"}
+REFUSED = {"shared weights": {"Dense_2/bias", "Dense_2/kernel"}}  # before the layer that is used twice
 
 
 def measured(net, x, seeds, group=16):
@@ -126,16 +127,21 @@ def table(net, x):
     return gradients(found.context, net, found.params, x).parameters
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_parameters_have_the_predicted_gradients(name):
     build, x, width = CASES[name]
-    nets = [sp.network(build(n), x) for n in (width, 2 * width)]
-    values = [np.array([v.plain() for v in table(net, x).values()]) for net in nets]
-    (paths, narrow), (_, wide) = (measured(net, x, 1024) for net in nets)
-    assert list(table(nets[0], x)) == paths
-    one, two = (Sample(s.mean / v, s.stderr / v, s.dof) for s, v in zip((narrow, wide), values, strict=True))
-    limit = Sample(2 * two.mean - one.mean, np.sqrt(4 * two.stderr**2 + one.stderr**2), one.dof)
-    agree(np.ones(len(paths)), limit, detects=0.1, allowance=(2 * (one.mean - two.mean)) ** 2 + (5 / width) ** 2)
+    net = sp.network(build(width), x)
+    predicted = table(net, x)
+    paths, found = measured(net, x, 1024)
+    assert list(predicted) == paths
+    assert {path for path, value in predicted.items() if isinstance(value, sp.SigpropError)} == REFUSED.get(name, set())
+    agree_where_known(predicted, found, width)
+
+
+def agree_where_known(predicted, found, width):
+    known = [k for k, value in enumerate(predicted.values()) if not isinstance(value, sp.SigpropError)]
+    values = [value.plain() for value in predicted.values() if not isinstance(value, sp.SigpropError)]
+    agree(values, Sample(found.mean[known], found.stderr[known], found.dof), detects=0.15, allowance=8 / width)
 
 
 class TransposedReadOut(nn.Module):
@@ -143,23 +149,23 @@ class TransposedReadOut(nn.Module):
 
     @nn.compact
     def __call__(self, tokens):
-        embed = nn.Embed(20, 64)
-        return embed.attend(jnp.tanh(nn.Dense(64)(embed(tokens))))
+        embed = nn.Embed(20, 128)
+        return embed.attend(jnp.tanh(nn.Dense(128)(embed(tokens))))
 
 
 class TransposedReuse(nn.Module):
     @nn.compact
     def __call__(self, x):
-        w = self.param("w", nn.initializers.lecun_normal(), (64, 64))
-        h = jnp.tanh(nn.Dense(64)(x))
+        w = self.param("w", nn.initializers.lecun_normal(), (128, 128))
+        h = jnp.tanh(nn.Dense(128)(x))
         return nn.Dense(4)(jnp.tanh(jnp.tanh(h @ w) @ w.T))
 
 
 @pytest.mark.parametrize(("model", "x"), [(TransposedReadOut, TOKENS), (TransposedReuse, ROWS)])
-def test_tied_weights_are_refused(model, x):
+def test_tied_weights_are_refused_or_right(model, x):
     net = sp.network(model(), x)
     try:
         found = table(net, x)
     except sp.SigpropError:
         return
-    assert any(isinstance(v, sp.SigpropError) for v in found.values()), found
+    agree_where_known(found, measured(net, x, 1024)[1], 128)
