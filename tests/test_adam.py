@@ -208,6 +208,11 @@ def test_minibatches_need_separate_examples():
         sp.adam_second_moment(NET, lambda y, t: jnp.mean((y - t[:, 0]) ** 2), (X, PARITY), batch_size=2)
 
 
+def test_batches_are_concrete():
+    with pytest.raises(sp.InvalidInput, match="batch: traced"):
+        jax.jit(lambda x: sp.adam_second_moment(NET, mse, (x, PARITY)).tree)(X)
+
+
 def test_integer_outputs_have_no_loss():
     net = sp.network(lambda p, x: jnp.argmax(x @ p, -1), X, init=lambda key: jax.random.normal(key, (64, 5)))
     with pytest.raises(sp.SigpropError):

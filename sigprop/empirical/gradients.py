@@ -27,7 +27,7 @@ def loss_gradients(net: Network, loss: Callable[..., Any], params: Any, x: tuple
 
 def measure_gradients(net: Network, loss: Callable[..., Any], x: Any, targets: tuple[Any, ...] = (), *, seeds: int = 64, key: Any = None,
                       batch_size: int | None = None, group: int = 8) -> dict[str, Any]:
-    """Mean over entries of the squared gradient by path of the parameter, an array ``[seeds // group, group]`` over draws of the parameters.
+    """Mean over entries of the squared gradient, by path: arrays ``[seeds // group, group]`` over draws of the parameters.
 
     Args:
         x: inputs, batch on axis 0; a tuple of several.

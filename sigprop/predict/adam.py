@@ -13,12 +13,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sigprop.arrays import concrete
 from sigprop.engine import RULES, Context, Unknown, Value
 from sigprop.errors import InvalidInput, SigpropError, Unsound
 from sigprop.network import Network, check_inputs, parameter_paths
+from sigprop.predict import optimizers
 from sigprop.predict.cotangent import Loss, as_field, output_gradient, reduction
 from sigprop.predict.gradients import gradient_values, squares
-from sigprop.predict.optimizers import Optimizer, optimizer
 from sigprop.predict.signal import interpretation
 from sigprop.types import METHODS, Note
 
@@ -66,7 +67,7 @@ class SecondMoments(Mapping[str, LeafMoment]):
 
     tree: Any
     leaves: Mapping[str, LeafMoment] = field(repr=False)
-    optimizer: Optimizer
+    optimizer: optimizers.Optimizer
     steps: int
 
     def __getitem__(self, path: str) -> LeafMoment:
@@ -125,7 +126,7 @@ def adam_second_moment(net: Network, loss: Loss, batch: Any, *, optimizer: str =
     """Predict E[g²] of every trained parameter for the gradient ``g`` of a loss at initialization, and what an optimizer makes of it.
 
     In the infinite-width limit ``dL/dy`` is independent of the weights that the backward pass uses (:mod:`sigprop.predict.cotangent`).
-    The batch is given; expectations are over draws of the parameters, and over minibatches drawn from the batch without repetition, a
+    The batch is given, in concrete numbers; expectations are over draws of the parameters, and over minibatches drawn from the batch without repetition, a
     fresh one at each step with the parameters as they are.
 
     Args:
@@ -146,7 +147,7 @@ def adam_second_moment(net: Network, loss: Loss, batch: Any, *, optimizer: str =
         InvalidInput: for unusable inputs, targets, losses or options, and optimizers that hold no second moment.
         MissingRule, Unsound: where the output cannot be predicted, naming the line.
     """
-    rule = _optimizer(optimizer, options)
+    rule = optimizers.optimizer(optimizer, options)
     x, targets = _unpacked(batch)
     examples = jax.tree.leaves(x)[0].shape[0]
     size = _checked(steps, batch_size, targets, examples)
@@ -181,12 +182,9 @@ def adam_second_moment(net: Network, loss: Loss, batch: Any, *, optimizer: str =
     return SecondMoments(jax.tree.unflatten(tree, [leaves[p].second_moment if p in leaves else 0.0 for p in paths]), leaves, rule, steps)
 
 
-_optimizer = optimizer
-
-
 class _Maker(NamedTuple):
     context: Context
-    optimizer: Optimizer
+    optimizer: optimizers.Optimizer
     steps: int
     size: int
     examples: int
@@ -197,7 +195,7 @@ class _Maker(NamedTuple):
             joint, single, weights = (squares(self.context, v) for v in (whole, own, weight))
         except SigpropError as error:
             nan = float("nan")
-            return LeafMoment(*[nan] * 7, False, np.full(shape, nan), nan, str(error))
+            return LeafMoment(nan, nan, nan, nan, nan, nan, nan, False, np.full(shape, nan), nan, str(error))
         full, apart = (np.broadcast_to(np.asarray(v.array, float), shape) for v in (joint, single))
         signal, noise = self._minibatch(full, apart)
         entries = signal + noise
@@ -230,6 +228,8 @@ class _Maker(NamedTuple):
 def _unpacked(batch: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     x, *targets = batch if isinstance(batch, tuple | list) and len(batch) else (batch,)
     x = tuple(x) if isinstance(x, tuple | list) else (x,)
+    if not all(map(concrete, jax.tree.leaves((x, targets)))):
+        raise InvalidInput("batch: traced; the loss is evaluated on concrete numbers: call outside of jax.jit and jax.vmap")
     check_inputs(x)
     return x, tuple(targets)
 

@@ -19,7 +19,7 @@ from sigprop.engine import Context, Field, Known, Label, Sampler, Value, interpr
 from sigprop.engine.draws import normal
 from sigprop.engine.labels import aligned
 from sigprop.engine.values import drawn
-from sigprop.errors import InvalidInput, Unsound
+from sigprop.errors import InvalidInput
 from sigprop.gaussian import normal_points, square_root
 from sigprop.tracing import trace
 from sigprop.types import EXACT, METHODS, Note
@@ -161,8 +161,6 @@ def _sampler(context: Context, output: Value) -> tuple[int, int, Callable[[np.nd
     def sample(z: np.ndarray) -> np.ndarray:
         found = sampler.evaluate(node, labels, sampler.draw(z))
         array = aligned(found, [sampler.point(len(z)), *order])
-        if not isinstance(array, np.ndarray):
-            raise Unsound("the output is traced")
         sizes = iter(array.shape[1:])
         array = array.reshape(len(array), *(next(sizes) if f.ref is not None else 1 for f in factors))
         return np.broadcast_to(array, (len(z), *(f.size for f in factors))).reshape(len(z), *shape)
