@@ -1,8 +1,8 @@
 """Predicted second moments of a loss's gradient against those that optax's optimizers hold, on digits.
 
 Measurements average over draws of the parameters, one fresh minibatch for each; comparisons raise a false alarm with probability 1e-6
-per network and see discrepancies of ``detects``, beyond an allowance for the finite width that the case states: read-outs of ``k`` classes
-after ``n`` units feed back on the loss that is a function of them, a correction of order ``k²/n`` where the loss is quadratic.
+per network and see discrepancies of ``detects``, of which 8/width is an allowance for the finite width. Squared errors are taken of one
+output: ``k`` of them after ``n`` units feed back on the loss that is a function of them, a correction of order ``k²/n``.
 """
 
 import flax.linen as nn
@@ -64,18 +64,20 @@ CASES = {
     "cnn, mse": (Pooled(1), IMAGES, mse, PARITY), "cnn, cross-entropy": (Pooled(10), IMAGES, cross_entropy, LABELS),
     "pre-norm, mse": (PreNorm(1), X, mse, PARITY), "pre-norm, cross-entropy": (PreNorm(10), X, cross_entropy, LABELS),
 }
+FAST = ("relu, cross-entropy", "tanh, mse")
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
-@pytest.mark.parametrize("name", [n if n.startswith(("relu", "tanh")) else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_second_moments(name, batch_size):
     model, x, loss, targets = CASES[name]
     net = sp.network(model, x)
     predicted = sp.adam_second_moment(net, loss, (x, targets), batch_size=batch_size)
     found = measure_gradients(net, loss, x, (targets,), seeds=2048, group=16, batch_size=batch_size)
+    detects = 0.25 if loss is mse else 0.2 if x is IMAGES else 0.12
     for path, leaf in predicted.items():
         measured = sample(np.asarray(found[path], float).mean(1))
-        agree(leaf.second_moment, measured, false_alarm=1e-6 / len(predicted), detects=0.35, allowance=0.08)
+        agree(leaf.second_moment, measured, false_alarm=1e-6 / len(predicted), detects=detects, allowance=8 / (128 if x is IMAGES else 256))
 
 
 def optax_states(net, loss, x, targets, rule, steps, batch_size, seeds=256):

@@ -126,8 +126,8 @@ def adam_second_moment(net: Network, loss: Loss, batch: Any, *, optimizer: str =
     """Predict E[g²] of every trained parameter for the gradient ``g`` of a loss at initialization, and what an optimizer makes of it.
 
     In the infinite-width limit ``dL/dy`` is independent of the weights that the backward pass uses (:mod:`sigprop.predict.cotangent`).
-    The batch is given, in concrete numbers; expectations are over draws of the parameters, and over minibatches drawn from the batch without repetition, a
-    fresh one at each step with the parameters as they are.
+    The batch is given, in concrete numbers; expectations are over draws of the parameters, and over minibatches drawn from the batch
+    without repetition, a fresh one at each step with the parameters as they are.
 
     Args:
         net: from :func:`sigprop.network`.
