@@ -73,7 +73,8 @@ def test_second_moments(name, batch_size):
     model, x, loss, targets = CASES[name]
     net = sp.network(model, x)
     predicted = sp.adam_second_moment(net, loss, (x, targets), batch_size=batch_size)
-    found = measure_gradients(net, loss, x, (targets,), seeds=2048, group=16, batch_size=batch_size)
+    seeds = 4096 if isinstance(model, PreNorm) else 2048
+    found = measure_gradients(net, loss, x, (targets,), seeds=seeds, group=16, batch_size=batch_size)
     detects = 0.25 if loss is mse else 0.2 if x is IMAGES else 0.12
     for path, leaf in predicted.items():
         measured = sample(np.asarray(found[path], float).mean(1))
