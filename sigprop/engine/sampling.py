@@ -50,14 +50,17 @@ def expectation(query: Any, factors: Sequence[Factor]) -> Named:
 
 
 class Sampler:
-    """The Gaussian variables behind ``factors``: which they are, their joint covariance, and the factors' values on samples."""
+    """The Gaussian variables behind ``factors``: which they are, their joint covariance, and the factors' values on samples.
 
-    def __init__(self, query: Any, factors: Sequence[Factor]) -> None:
-        self.query = query
+    Moments need the joint law of what is multiplied only; ``joint`` gives that of all entries, channels too.
+    """
+
+    def __init__(self, query: Any, factors: Sequence[Factor], joint: bool = False) -> None:
+        self.query, self.joint = query, joint
         self.note = Note()
         self.whole = False
         self._collect(factors)
-        outer = prod(label.size for label in union(labels for _, labels in factors) if label.kind == "site")
+        outer = 1 if joint else prod(label.size for label in union(labels for _, labels in factors) if label.kind == "site")
         if outer * self.size > _SINGLE or outer * self.size**2 > _ENTRIES:
             self.whole = True
             self._collect(factors)
@@ -74,7 +77,7 @@ class Sampler:
         self.mixed: dict[Node, set[int]] = {}
         for node, labels in occurrences:
             self.mixed.setdefault(node, set()).update(
-                k for k, label in enumerate(labels) if label is None or (self.whole and node.dims[k].kind == "site"))
+                k for k, label in enumerate(labels) if label is None or self.joint or (self.whole and node.dims[k].kind == "site"))
         self.variables = list(dict.fromkeys((node, self._passive(node, labels)) for node, labels in occurrences))
         self.blocks = {v: self._block(v[0], 500 * k) for k, v in enumerate(self.variables)}
         self.sizes = [prod(label.size for label in self.blocks[v]) for v in self.variables]

@@ -1,5 +1,6 @@
 """Questions asked of the engine."""
 
+from sigprop.predict.adam import LeafMoment, SecondMoments, adam_second_moment
 from sigprop.predict.signal import Interpretation, interpretation, propagate
 
-__all__ = ["Interpretation", "interpretation", "propagate"]
+__all__ = ["Interpretation", "LeafMoment", "SecondMoments", "adam_second_moment", "interpretation", "propagate"]

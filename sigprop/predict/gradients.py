@@ -11,8 +11,8 @@ import numpy as np
 from sigprop.arrays import namespace
 from sigprop.engine import Context, Field, Known, Label, Named, Unknown, Value, interpret, known
 from sigprop.engine.draws import normal
-from sigprop.engine.labels import contract
-from sigprop.engine.values import drawn
+from sigprop.engine.labels import aligned, contract
+from sigprop.engine.values import drawn, settle
 from sigprop.errors import SigpropError
 from sigprop.network import Network, backward_graph, parameter_paths
 
@@ -38,14 +38,21 @@ def gradients(context: Context, net: Network, params: Sequence[Value], *x: Any, 
 
     A ``MissingRule`` or ``Unsound`` is kept with what it concerns: where gradient independence fails, what lies before is not known.
     """
+    rows, leaves = gradient_values(context, net, params, *x, cotangent=cotangent)
+    return Gradients(*({name: _tried(context, value) for name, value in found.items()} for found in (rows, leaves)))
+
+
+def gradient_values(context: Context, net: Network, params: Sequence[Value], *x: Any,
+                    cotangent: Value | None = None) -> tuple[dict[str, Value], dict[str, Value]]:
+    """The gradients themselves, of the rows by name and of the trained parameters by path."""
     graph = backward_graph(net, *x)
     shape = graph.avals[graph.inputs[-1]].shape
     value = standard(context, shape) if cotangent is None else cotangent
     env = interpret(context, graph, [*params, *(known(a) for a in jax.tree.leaves(x)), value], lenient=True)
-    found = [_tried(context, env[o]) for o in graph.outputs]
+    found = [env[o] for o in graph.outputs]
     rows = [row.name for row in net.differentiable(*x)[1]]
     paths = [path for path, moves in zip(parameter_paths(net.abstract_params), net.trainable, strict=True) if moves]
-    return Gradients(dict(zip(rows, found, strict=False)), dict(zip(paths, found[len(rows):], strict=True)))
+    return dict(zip(rows, found, strict=False)), dict(zip(paths, found[len(rows):], strict=True))
 
 
 def _tried(context: Context, value: Value) -> Named | SigpropError:
@@ -77,3 +84,23 @@ def mean_square(context: Context, value: Value) -> Named:
     found = context.query.moment([(value.node, labels), (value.node, labels)])
     total = contract([found], labels)
     return total._replace(array=total.array / np.prod([d.size for d in value.node.dims], dtype=float))
+
+
+def squares(context: Context, value: Value) -> Known:
+    """E[value²], entry by entry.
+
+    Raises:
+        MissingRule, Unsound: where it is not known.
+    """
+    if isinstance(value, Known):
+        return Known(value.array**2, value.note)
+    if isinstance(value, Unknown):
+        raise value.reason
+    node = value.node
+    labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
+    found = context.query.moment([(node, labels), (node, labels)])
+    array = aligned(found._replace(array=found.plain()), labels)
+    full = context.pool.const(namespace(array).broadcast_to(array, [d.size for d in node.dims]), node.dims, found.note)
+    out = settle(full, node.dims, value.axes)
+    assert isinstance(out, Known)
+    return out
