@@ -94,7 +94,8 @@ class _Scope:
         pairs = {pair: None if n is None else dense(n) for pair, n in found.items()}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
         excess = max(v[0].tails.excess for v in self.variables)  # Gram-Charlier: excess / 24 of the fourth Hermite moment, for two factors
-        self.note = Note.of([Note.largest(n.note for n in inputs), Note(excess / 12)])
+        self.note = Note.of([Note.largest(_beside(n, pairs, pair) for pair, n in pairs.items() if n is not None),
+                             Note.largest(n.note for n in means.values() if n is not None), Note(excess / 12)])
         self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
         self.exponents = {u: self._exponent(u, cov[u, u]) for u in self.variables}
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
@@ -126,6 +127,16 @@ class _Scope:
         kept = [i for i, label in enumerate(self.layout) if array.shape[i] == label.size and label.size > 1]
         note = Note.of((self.note, Note(_relative(estimate), METHODS.index(estimate.method))))
         return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)
+
+
+def _beside(cov: Named, pairs: Mapping[tuple[Variable, Variable], Named | None], pair: tuple[Variable, Variable]) -> Note:
+    """The note of a covariance with its error relative to the two variances: what is nearly zero has no relative error."""
+    found = [cov, *(pairs[v, v] for v in pair)]
+    if any(n is None or not concrete(n.array) or not isinstance(n.exponent, int) for n in found):
+        return cov.note
+    top, one, two = (float(np.max(np.abs(n.plain()), initial=0.0)) for n in found if n is not None)
+    share = top / (one * two) ** 0.5 if one * two > 0 else 1.0
+    return cov.note._replace(error=cov.note.error * min(share, 1.0))
 
 
 def _relative(estimate: Estimate) -> Any:

@@ -14,11 +14,12 @@ from sigprop.arrays import namespace
 from sigprop.gaussian.closed import closed_form
 from sigprop.gaussian.families import Family, recognize
 from sigprop.gaussian.functions import Function, product
-from sigprop.gaussian.quadrature import FEATURES, composite, double, features, hermite, series
+from sigprop.gaussian.quadrature import FEATURES, composite, double, features, hermite, series, single, triangular
 from sigprop.types import METHODS, Estimate
 
 _CHUNK = 1 << 22  # function values held at once
 _WIDE = 16.0  # variance beyond which panels are wider than what a function of a scale of order one does near the origin
+_SAME = 1e-7  # relative standard deviation of v given u, whose square a smooth function does not see
 _ONE = Family("step", (1.0, 1.0))
 
 
@@ -83,9 +84,14 @@ def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tupl
     """Hermite series; the entries where its error bound is too large (correlations near 1) by split quadrature."""
     value, error, scale = series(f, g, kinks, *args, degrees=degrees)
     rough = error > 1e-13 * scale
+    args = [np.broadcast_to(a, value.shape) for a in args]
+    same = rough & (triangular(*args[:3])[2] <= _SAME * np.sqrt(np.maximum(args[1], 0.0)))
+    if np.any(same) and kinks == ((0.0,), (0.0,)) and recognize(f).family is recognize(g).family is None:
+        fine, rest = (single(f, g, args, order, degrees) for order in (16, 12))
+        value, error = np.where(same, fine, value), np.where(same, abs(fine - rest), error)
+        rough &= ~same
     if not np.any(rough):
         return Estimate(value, error, METHODS[1])
-    args = [np.broadcast_to(a, value.shape) for a in args]
     if f.key is None or g.key is None:  # the functions carry arrays of their own, and cannot be cut into rows
         return Estimate(*_split(f, g, _narrow(kinks, args), args, degrees), METHODS[1])
     rows = [a[rough] for a in args]

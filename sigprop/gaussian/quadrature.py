@@ -12,7 +12,7 @@ from sigprop.arrays import namespace
 
 _REACH = 8.5  # standard deviations; the mass beyond is 2e-17
 _PANELS = 6
-_TERMS = (32, 96)
+_TERMS = (32, 96, 256)
 FEATURES = (-8.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # arguments between which activations are smooth at any variance
 
 
@@ -87,6 +87,14 @@ def double(f: Callable[[Any], Any], g: Callable[[Any], Any], kinks: tuple, args:
     return xp.sum(w1 * hermite(degrees[0], z1) * f(mean1 + s1 * z1) * inner, axis=0)
 
 
+def single(f: Callable[[Any], Any], g: Callable[[Any], Any], args: list[Any], order: int, degrees: tuple[int, int]) -> Any:
+    """The same where ``v`` is a function of ``u``: its rest vanishes."""
+    var1, var2, cov, mean1, mean2 = args
+    s1, slope, _ = triangular(var1, var2, cov)
+    z, w = _composite(np.concatenate([_breaks(FEATURES, mean1, s1), _breaks(FEATURES, mean2, slope)]), order)
+    return np.sum(w * hermite(degrees[0], z) * f(mean1 + s1 * z) * g(mean2 + slope * z), axis=0) * (degrees[1] == 0)
+
+
 def _coefficients(f: Callable[[Any], Any], kinks: tuple[float, ...], mean: Any, var: Any, terms: int,
                   degree: int) -> tuple[Any, Any, Any]:
     """Of ``h = He_degree(z) f(mean + sd z)``: E[h he_n(z)] with orthonormal ``he_n`` on axis 0, E[h^2] beyond them, and E[h^2]."""
@@ -98,7 +106,7 @@ def _coefficients(f: Callable[[Any], Any], kinks: tuple[float, ...], mean: Any, 
     before, here = np.zeros_like(z), np.ones_like(z)
     found = []
     for n in range(terms):
-        found.append(np.sum(weighted * here, axis=0))
+        found.append(np.einsum("i...,i...->...", weighted, here))
         before, here = here, (z * here - np.sqrt(n) * before) / np.sqrt(n + 1)
     stack = np.stack(found)
     total = np.sum(weighted * values, axis=0)
@@ -123,12 +131,14 @@ def series(f: Callable[[Any], Any], g: Callable[[Any], Any], kinks: tuple, var1:
         a, rest_a, all_a = _coefficients(f, kinks[0], mean1, var1, terms, k)
         b, rest_b, all_b = _coefficients(g, kinks[1], mean2, var2, terms, 0)
         value = np.zeros(np.broadcast_shapes(rho.shape, a.shape[1:], b.shape[1:]))
+        growth = np.sqrt(np.prod(np.arange(terms - shift)[:, None] + np.arange(1.0, shift + 1), axis=1))
         for n in reversed(range(terms - shift)):
-            value = value * rho + a[n] * b[n + shift] * np.sqrt(np.prod(np.arange(n + 1.0, n + shift + 1)))
+            value = value * rho + a[n] * b[n + shift] * growth[n]
         value = value * s**shift
         bound = np.abs(rho) ** (terms - shift) * (np.sqrt(terms) * s + np.sqrt(shift)) ** shift
         error = np.broadcast_to(bound * np.sqrt(rest_a * rest_b), value.shape)
         size = float(np.max(np.sqrt(all_a * all_b), initial=0.0)) if any(degrees) else float(np.max(np.abs(value), initial=0.0))
-        if np.all(error <= 1e-13 * size):
+        hopeless = np.abs(rho) ** (2 * terms) > 0.1  # more terms do not help where the two are nearly one variable
+        if np.all((error <= 1e-13 * size) | hopeless):
             break
     return value, error, size
