@@ -87,6 +87,22 @@ def test_modes_agree(depth, act):
         np.testing.assert_allclose(other, found[0], rtol=1e-10)
 
 
+def test_weights_and_biases_in_one_array_or_none():
+    """Draws shared by weights and biases, and networks without biases: the transposed weights are still found."""
+    u, plain = mlp(2)
+
+    def joined(key):
+        draws = [jax.random.normal(k, (a + 1, b)) for k, a, b in zip(jax.random.split(key, 3), (2, 64, 64), (64, 64, 1), strict=True)]
+        return [(GAIN * d[:-1] / np.sqrt(len(d) - 1), SHIFT * d[-1]) for d in draws]
+
+    def unbiased(key):
+        return [(w, jnp.zeros_like(b)) for w, b in plain(key)]
+
+    for init in (joined, unbiased):
+        np.testing.assert_allclose(*(second_moments(d(u, 0), init) for d in (forward, reverse)), rtol=1e-10)
+    np.testing.assert_allclose(*(second_moments(reverse(u, 0), i) for i in (plain, joined)), rtol=1e-6)
+
+
 def test_sine_layer_has_a_closed_form():
     """``sin'' = -sin``: ``u_tt`` is ``sum_j v_j w_j^2 sin(z_j)``, whose square is a derivative of a characteristic function."""
     u, init = mlp(1)
@@ -126,7 +142,7 @@ def test_monte_carlo(depth, equation):
         u, init = mlp(depth, width=width)
         return field(equation(u, 1) if equation is reverse else equation(u, MODES["jvp of jvp"]), init)
 
-    harness.check_limit(build, 128, POINTS.astype(np.float32), detects=0.05)
+    harness.check_limit(build, 128, POINTS.astype(np.float32), detects=0.08)
 
 
 def test_products_of_fields():

@@ -141,14 +141,9 @@ class Take(Node):
 class Sum(Node):
     """A sum over ``summed`` dims of the child; ``iid`` marks those over which terms are independent with zero mean.
 
-<<<<<<< HEAD
     With an ``iid`` dim the sum is a new Gaussian field by the central limit theorem; ``unweighted`` marks a sum of one field, not of
     a field times weights. ``shared`` marks a sum over many channels that stays random through what they share: in its moments the
     channels of one sum never coincide with those of another, which is all that is left of them in the limit.
-=======
-    With an ``iid`` dim the sum is a new Gaussian field by the central limit theorem; ``unweighted`` marks a sum over channels of fields,
-    without weights, whose mean is zero. Without an ``iid`` dim such a sum is known to vanish as a mean, and its moments are not known.
->>>>>>> 74182e2
     """
 
     child: Occurrence

@@ -37,7 +37,7 @@ def independent_copies(pool: Pool, factors: Sequence[Occurrence], count: int, na
         others = [f for j, f in enumerate(factors) if j != k and not isinstance(f[0], Const)]
         seen = 0
         for node, _ in others:
-            seen |= parity.leaves(node.parity)
+            seen |= node.leaves
         for leaf in _leaves(weight):
             if seen >> leaf.number & 1 and _transposed(leaf, weight, index, others, count, narrow):
                 copy = pool.leaf(("transposed", leaf.number), [d.size for d in leaf.dims], leaf.draw)
@@ -51,7 +51,7 @@ def _transposed(leaf: Leaf, weight: Node, index: Sequence[int], others: Sequence
     where = _axes(weight, leaf)
     summed = {axis for dim, axis in where.items() if index[dim] >= count and leaf.dims[axis].size >= narrow}
     uses = [use for node, _ in others for use in _uses(node, leaf)]
-    if not summed or not uses or any(parameter_only(n) and parity.leaves(n.parity) >> leaf.number & 1 for n, _ in others):
+    if not summed or not uses or any(parameter_only(n) and n.leaves >> leaf.number & 1 for n, _ in others):
         return False
     if any(summed & axes for _, axes in uses) or any(prod(leaf.dims[a].size for a in axes) < narrow for _, axes in uses):
         return False
@@ -130,7 +130,7 @@ def _uses(node: Node, leaf: Leaf) -> Iterator[tuple[Sum, set[int]]]:
                 if parameter_only(part) and leaf in _leaves(part):
                     yield here, {axis for dim, axis in _axes(part, leaf).items() if where[dim] >= len(here.dims)}
         for child, _ in _children(here):
-            if child not in seen and parity.leaves(child.parity) >> leaf.number & 1:
+            if child not in seen and child.leaves >> leaf.number & 1:
                 seen.add(child)
                 waiting.append(child)
 
