@@ -178,7 +178,8 @@ def _regressed(scope: _Scope, kept: tuple[Variable, ...]) -> Named:
         for key, value in term.items():
             powers[key] = powers[key] + value if key in powers else value
     cov = [scope.cov[u, v] for u, v in ((kept[0], kept[0]), (kept[-1], kept[-1]), (kept[0], kept[-1]))]
-    value = error = 0.0
+    value: Any = 0.0
+    error: Any = 0.0
     for key, factor in powers.items():
         if len(kept) == 1:
             moment = moment1(found[0][0], scope.means[kept[0]], cov[0], key[0])

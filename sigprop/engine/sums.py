@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sigprop.arrays import concrete
+from sigprop.engine.build import opened
 from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
-from sigprop.engine.build import opened
 from sigprop.engine.sampling import shares
 from sigprop.engine.transpose import independent_copies, original, turns
 from sigprop.errors import Unsound
