@@ -59,12 +59,12 @@ def _over(node: Node, index: Sequence[int], used: Sequence[int], dims: Sequence[
     return xp.reshape(xp.transpose(node.array, np.argsort(index)), [dims[d].size if d in index else 1 for d in used])
 
 
-def _factors(child: Occurrence) -> list[Occurrence]:
+def opened(child: Occurrence) -> list[Occurrence]:
     """All factors of a product, products among them opened."""
     node, index = child
     if not isinstance(node, Mul):
         return [child]
-    return [f for n, i in node.children for f in _factors((n, tuple(index[j] for j in i)))]
+    return [f for n, i in node.children for f in opened((n, tuple(index[j] for j in i)))]
 
 
 def _terms(child: Occurrence) -> list[Occurrence]:
@@ -76,7 +76,7 @@ def _like(terms: Sequence[tuple[Occurrence, int]]) -> list[list[tuple[Occurrence
     """Terms in groups that differ by a constant factor only; constants are left apart."""
     groups: dict[Any, list[tuple[Occurrence, int]]] = {}
     for term in terms:
-        rest = sorted((n.id, i) for n, i in _factors(term[0]) if not isinstance(n, Const))
+        rest = sorted((n.id, i) for n, i in opened(term[0]) if not isinstance(n, Const))
         groups.setdefault(tuple(rest) if rest else len(groups), []).append(term)
     return list(groups.values())
 
@@ -95,6 +95,7 @@ class Pool:
         self.counts: dict[int, int] = {}  # number of terms of sums over channels of zero-mean fields
         self.vanishing: set[int] = set()  # products with such a quotient
         self.affine: set[int] = set()  # sums with a term of another order in the width (a deterministic one), however deep
+        self.originals: dict[Node, Node] = {}  # of copies of weights that are used again, transposed
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
 
@@ -256,7 +257,7 @@ class Pool:
     def _combined(self, like: Sequence[Occurrence], dims: Sequence[Dim]) -> Occurrence | None:
         """The sum of terms that differ by a constant factor, ``None`` where it vanishes."""
         one = (self.const(np.ones(()), ()), ())
-        parts = [_factors(c) for c in like]
+        parts = [opened(c) for c in like]
         coefficients = [self._merge([one, *(f for f in factors if isinstance(f[0], Const))], dims) for factors in parts]
         total = self._gathered(coefficients, dims)
         if not total or self.is_zero(total[0][0]):

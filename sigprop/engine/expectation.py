@@ -1,13 +1,15 @@
 """Expectation of a product of functions of jointly Gaussian variables.
 
 Independent groups of variables factorise. Within a group: one variable is a 1-D expectation, two functions of one variable each are a
-2-D one (closed form or quadrature), anything else is sampled by quasi-Monte Carlo with an error.
+2-D one (closed form or quadrature). Linear factors beside them add Hermite polynomials, by regression. Anything else is sampled by
+quasi-Monte Carlo with an error.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
 from sigprop.errors import Unsound
-from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale
+from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, triangular
 from sigprop.types import METHODS, Estimate, Note
 
 if TYPE_CHECKING:
@@ -72,6 +74,9 @@ def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named
         return _one(scope)
     if single and len(scope.variables) == 2:
         return _two(scope)
+    kept = tuple(dict.fromkeys(v for a in group if not a.linear for v in a.variables or ()))
+    if single and len(kept) <= 2:
+        return _regressed(scope, kept)
     return sampling.expectation(query, [(a.node, a.labels) for a in group])
 
 
@@ -89,7 +94,8 @@ class _Scope:
         pairs = {pair: None if n is None else dense(n) for pair, n in found.items()}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
         excess = max(v[0].tails.excess for v in self.variables)  # Gram-Charlier: excess / 24 of the fourth Hermite moment, for two factors
-        self.note = Note.of([Note.largest(n.note for n in inputs), Note(excess / 12)])
+        self.note = Note.of([Note.largest(_beside(n, pairs, pair) for pair, n in pairs.items() if n is not None),
+                             Note.largest(n.note for n in means.values() if n is not None), Note(excess / 12)])
         self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
         self.exponents = {u: self._exponent(u, cov[u, u]) for u in self.variables}
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
@@ -123,6 +129,16 @@ class _Scope:
         return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)
 
 
+def _beside(cov: Named, pairs: Mapping[tuple[Variable, Variable], Named | None], pair: tuple[Variable, Variable]) -> Note:
+    """The note of a covariance with its error relative to the two variances: what is nearly zero has no relative error."""
+    found = [cov, *(pairs[v, v] for v in pair)]
+    if any(n is None or not concrete(n.array) or not isinstance(n.exponent, int) for n in found):
+        return cov.note
+    top, one, two = (float(np.max(np.abs(n.plain()), initial=0.0)) for n in found if n is not None)
+    share = top / (one * two) ** 0.5 if one * two > 0 else 1.0
+    return cov.note._replace(error=cov.note.error * min(share, 1.0))
+
+
 def _relative(estimate: Estimate) -> Any:
     xp = namespace(estimate.value, estimate.error)
     scale = xp.max(xp.abs(estimate.value))
@@ -141,6 +157,60 @@ def _two(scope: _Scope) -> Named:
     (f, one), (g, two) = scope.functions(u), scope.functions(v)
     cov = (scope.cov[u, u], scope.cov[v, v], scope.cov[u, v])
     return scope.named(moment2(f, g, *cov, scope.means[u], scope.means[v]), one + two)
+
+
+def _regressed(scope: _Scope, kept: tuple[Variable, ...]) -> Named:
+    """E[L1 L2 .. f(u) g(v)] for Gaussian ``L`` beside functions of ``kept``, one or two variables.
+
+    The product of the ``L`` is a sum over pairings of covariances times Wick powers of the rest (Isserlis 1918, Janson 1997, Theorem
+    3.15). Of a Wick power only its projection on ``u, v`` counts: with each ``L`` regressed on the standardised ``z1, z2`` that is a sum
+    of products of Hermite polynomials of them.
+    """
+    fields = [a.variables[0] for a in scope.group if a.linear and a.variables and a.variables[0] not in kept]
+    found = [scope.functions(u) for u in kept]
+    exponent = sum(e for _, e in found) + sum(scope.exponents[w] // 2 for w in fields)
+    slopes = {w: _slopes(scope, w, kept) for w in fields}
+    powers: dict[tuple[int, ...], Any] = {}
+    for pairs, single in _pairings(fields):
+        term = {(0,) * len(kept): prod((scope.cov[pair] for pair in pairs), start=np.ones(()))}
+        for w in single:
+            term = _times(term, scope.means[w], slopes[w])
+        for key, value in term.items():
+            powers[key] = powers[key] + value if key in powers else value
+    cov = [scope.cov[u, v] for u, v in ((kept[0], kept[0]), (kept[-1], kept[-1]), (kept[0], kept[-1]))]
+    value: Any = 0.0
+    error: Any = 0.0
+    for key, factor in powers.items():
+        if len(kept) == 1:
+            moment = moment1(found[0][0], scope.means[kept[0]], cov[0], key[0])
+        else:
+            moment = moment2(found[0][0], found[1][0], *cov, scope.means[kept[0]], scope.means[kept[1]], degrees=key)  # type: ignore[arg-type]
+        value, error = value + factor * moment.value, error + abs(factor) * moment.error
+    return scope.named(Estimate(value, error, METHODS[1]), exponent)
+
+
+def _slopes(scope: _Scope, w: Variable, kept: tuple[Variable, ...]) -> list[Any]:
+    """Covariances of ``w`` with the standardised variables ``kept``: with ``z1, z2`` of :func:`triangular`."""
+    one, two = scope.cov[w, kept[0]], scope.cov[w, kept[-1]]
+    s1, slope, rest = triangular(scope.cov[kept[0], kept[0]], scope.cov[kept[-1], kept[-1]], scope.cov[kept[0], kept[-1]])
+    first = _quotient(one, s1)
+    return [first] if len(kept) == 1 else [first, _quotient(two - slope * first, rest)]
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    """``a / b``, zero where ``b`` is: what has no variance has no covariance."""
+    xp = namespace(a, b)
+    return xp.where(b > 0, a / xp.where(b > 0, b, 1.0), 0.0)
+
+
+def _times(polynomial: dict[tuple[int, ...], Any], mean: Any, slopes: Sequence[Any]) -> dict[tuple[int, ...], Any]:
+    """A polynomial by its coefficients, times ``mean + sum_i slopes_i z_i``."""
+    out = {} if isinstance(mean, float) and mean == 0 else {key: value * mean for key, value in polynomial.items()}
+    for key, value in polynomial.items():
+        for i, slope in enumerate(slopes):
+            raised = tuple(n + (i == j) for j, n in enumerate(key))
+            out[raised] = out[raised] + value * slope if raised in out else value * slope
+    return out
 
 
 def _constant_labels(atom: Atom) -> tuple[AnyLabel, ...]:

@@ -7,17 +7,18 @@ it is a Gaussian field (central limit theorem). Exactly zero is decided by sign-
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sigprop.arrays import concrete
+from sigprop.engine.build import opened
 from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
 from sigprop.engine.sampling import shares
-from sigprop.engine.transpose import independent_copies
+from sigprop.engine.transpose import independent_copies, original, turns
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -70,6 +71,9 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
         if copied != outside:
             every = [*dims, *summed]
             return build_sum(pool, pool.over(copied, every, pool.mul), summed, dims)
+        turned = _turned(pool, outside, summed, dims)
+        if turned is not None:
+            return turned
         free = [c for c in outside if all(j < count for j in c[1])]
         tied = [c for c in outside if any(j >= count for j in c[1])]
         if free and (len([c for c in tied if not isinstance(c[0], Const)]) or not tied):
@@ -78,6 +82,43 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
             body = build_sum(pool, inner, summed, dims)
             return pool.mul([*free, _spread(body, dims)], dims, within=True)
     return _sum_random(pool, (node, tuple(index)), summed, dims)
+
+
+def _turned(pool: Pool, factors: Sequence[Occurrence], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
+    """``sum_i a_i sum_j W_ij u_j`` is ``sum_j u_j sum_i W_ij a_i``: the derivative along few inputs, as forward mode takes it.
+
+    Each ``sum_j W_ij u_j`` is in the limit independent of the forward pass ``z_j = sum_i W_ij h_i``, but their sum over ``i``, of the
+    same order, is not where ``a`` and ``h`` are correlated. With the sums exchanged that is a covariance of Gaussian fields.
+    """
+    count = len(dims)
+    factors = [f for c in factors for f in (opened(c) if turns(pool, c[0]) else [c])]
+    wide = {count + k for k, d in enumerate(summed) if d.kind == "chan"}
+    carried = [(k, c) for k, c in enumerate(factors) if wide & set(c[1]) and turns(pool, c[0])]
+    if len(carried) != 1 or not any(wide & set(c[1]) for c in factors if c is not carried[0][1]):
+        return None
+    (k, (node, index)), = carried
+    others = [c for j, c in enumerate(factors) if j != k]
+    if any(parameter_only(n) and not n.leaves & _union(c[0] for c in factors if c[0] is not n) for n, _ in others):
+        return None  # weights of their own make the sum a new field
+    if isinstance(node, Add):
+        every = (*dims, *summed)
+        return build_sum(pool, _spread(pool.distributed(others, carried[0][1], every), every), summed, dims)
+    assert isinstance(node, Sum)
+    inner, where = node.child
+    room = len(node.summed)
+    moved = tuple((index[w] if index[w] < count else index[w] + room) if w < len(node.dims) else count + w - len(node.dims) for w in where)
+    shifted = [(n, tuple(j if j < count else j + room for j in i)) for n, i in others]
+    middle = (*dims, *node.summed)
+    every = (*middle, *summed)
+    body = build_sum(pool, pool.over([(original(pool, inner), moved), *shifted], every, pool.mul), summed, middle)
+    return build_sum(pool, _spread(body, middle), node.summed, dims)
+
+
+def _union(nodes: Iterable[Node]) -> int:
+    out = 0
+    for node in nodes:
+        out |= node.leaves
+    return out
 
 
 def _sum_terms(pool: Pool, node: Add, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:

@@ -37,10 +37,11 @@ def independent_copies(pool: Pool, factors: Sequence[Occurrence], count: int, na
         others = [f for j, f in enumerate(factors) if j != k and not isinstance(f[0], Const)]
         seen = 0
         for node, _ in others:
-            seen |= parity.leaves(node.parity)
+            seen |= node.leaves
         for leaf in _leaves(weight):
             if seen >> leaf.number & 1 and _transposed(leaf, weight, index, others, count, narrow):
                 copy = pool.leaf(("transposed", leaf.number), [d.size for d in leaf.dims], leaf.draw)
+                pool.originals[copy] = leaf
                 out[k] = weight, index = _replaced(pool, weight, leaf, copy), index
     return out
 
@@ -50,7 +51,7 @@ def _transposed(leaf: Leaf, weight: Node, index: Sequence[int], others: Sequence
     where = _axes(weight, leaf)
     summed = {axis for dim, axis in where.items() if index[dim] >= count and leaf.dims[axis].size >= narrow}
     uses = [use for node, _ in others for use in _uses(node, leaf)]
-    if not summed or not uses or any(parameter_only(n) and parity.leaves(n.parity) >> leaf.number & 1 for n, _ in others):
+    if not summed or not uses or any(parameter_only(n) and n.leaves >> leaf.number & 1 for n, _ in others):
         return False
     if any(summed & axes for _, axes in uses) or any(prod(leaf.dims[a].size for a in axes) < narrow for _, axes in uses):
         return False
@@ -61,6 +62,32 @@ def _transposed(leaf: Leaf, weight: Node, index: Sequence[int], others: Sequence
         raise Unsound("weights are used again, transposed, and what they multiply depends on them without a sign of its own (tied "
                       "weights, a read-out that the forward pass uses): gradient independence fails. Draw the weights independently.")
     return True
+
+
+def turns(pool: Pool, node: Node) -> bool:
+    """Whether the field is a sum weighted by copies, or made of some by sums and products that are linear in it."""
+    if isinstance(node, Add | Mul):
+        return any(turns(pool, n) for n, _ in node.children)
+    if not isinstance(node, Sum):
+        return False
+    weights = node.child[0].children if isinstance(node.child[0], Mul) else [node.child]
+    if any(leaf in pool.originals for n, _ in weights if parameter_only(n) for leaf in _leaves(n)):
+        return True
+    return not any(node.iid) and turns(pool, node.child[0])
+
+
+def original(pool: Pool, product: Node) -> Node:
+    """The terms of such a sum, with the weights that were copied."""
+    if not isinstance(product, Mul):
+        return _restored(pool, product)
+    return pool.mul([(_restored(pool, n) if parameter_only(n) else n, i) for n, i in product.children], product.dims)
+
+
+def _restored(pool: Pool, weight: Node) -> Node:
+    for leaf in _leaves(weight):
+        if leaf in pool.originals:
+            weight = _replaced(pool, weight, leaf, pool.originals[leaf])
+    return weight
 
 
 def _leaves(weight: Node) -> list[Leaf]:
@@ -103,7 +130,7 @@ def _uses(node: Node, leaf: Leaf) -> Iterator[tuple[Sum, set[int]]]:
                 if parameter_only(part) and leaf in _leaves(part):
                     yield here, {axis for dim, axis in _axes(part, leaf).items() if where[dim] >= len(here.dims)}
         for child, _ in _children(here):
-            if child not in seen and parity.leaves(child.parity) >> leaf.number & 1:
+            if child not in seen and child.leaves >> leaf.number & 1:
                 seen.add(child)
                 waiting.append(child)
 

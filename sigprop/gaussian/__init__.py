@@ -3,8 +3,9 @@
 from sigprop.gaussian.expect import moment1, moment2, normal_points, square_root
 from sigprop.gaussian.families import Family, homogeneous, recognize, rescale
 from sigprop.gaussian.functions import IDENTITY, Function
+from sigprop.gaussian.quadrature import triangular
 
 __all__ = [
     "IDENTITY", "Family", "Function", "homogeneous", "moment1", "moment2", "normal_points", "recognize", "rescale",
-    "square_root",
+    "square_root", "triangular",
 ]

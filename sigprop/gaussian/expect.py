@@ -14,11 +14,12 @@ from sigprop.arrays import namespace
 from sigprop.gaussian.closed import closed_form
 from sigprop.gaussian.families import Family, recognize
 from sigprop.gaussian.functions import Function, product
-from sigprop.gaussian.quadrature import FEATURES, composite, double, features, series
+from sigprop.gaussian.quadrature import FEATURES, composite, double, features, hermite, series, single, triangular
 from sigprop.types import METHODS, Estimate
 
 _CHUNK = 1 << 22  # function values held at once
 _WIDE = 16.0  # variance beyond which panels are wider than what a function of a scale of order one does near the origin
+_SAME = 1e-7  # relative standard deviation of v given u, whose square a smooth function does not see
 _ONE = Family("step", (1.0, 1.0))
 
 
@@ -31,15 +32,15 @@ def _rounding(value: Any) -> Estimate:
 
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
-def moment1(functions: Sequence[Function], mean: Any, var: Any) -> Estimate:
-    """E[f1(u) f2(u) ...] for u ~ N(mean, var).
+def moment1(functions: Sequence[Function], mean: Any, var: Any, degree: int = 0) -> Estimate:
+    """E[He_degree(z) f1(u) f2(u) ...] for u = mean + sqrt(var) z, z standard normal.
 
     Args:
         functions: elementwise; they are called with the nodes on a new leading axis.
         mean, var: broadcastable arrays, ``var >= 0``.
     """
     families = [recognize(f).family for f in functions]
-    if _zero(mean) and len(functions) <= 2 and None not in families:
+    if not degree and _zero(mean) and len(functions) <= 2 and None not in families:
         pair = [*families, _ONE][:2]
         value = closed_form(pair[0], pair[1], var, var, var)  # type: ignore[arg-type]
         if value is not None:
@@ -51,7 +52,7 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any) -> Estimate:
 
     def integral(order: int) -> Any:
         z, w = composite(kinks, mean, scale, order)
-        return xp.sum(w * f(mean + scale * z), axis=0)
+        return xp.sum(w * hermite(degree, z) * f(mean + scale * z), axis=0)
 
     value = integral(16)
     return Estimate(value, abs(value - integral(12)), METHODS[1])
@@ -59,45 +60,50 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any) -> Estimate:
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
 def moment2(functions1: Sequence[Function], functions2: Sequence[Function], var1: Any, var2: Any, cov: Any, mean1: Any = 0.0,
-            mean2: Any = 0.0) -> Estimate:
-    """E[f(u) g(v)], f and g products of functions, for a Gaussian pair.
+            mean2: Any = 0.0, degrees: tuple[int, int] = (0, 0)) -> Estimate:
+    """E[f(u) g(v)], f and g products of functions, for a Gaussian pair; times He_k(z1) He_l(z2) for ``degrees`` k and l.
 
-    Arrays broadcast; any correlation in [-1, 1] and zero variances are allowed.
+    There ``u = mean1 + s1 z1`` and ``v = mean2 + slope z1 + rest z2`` with independent standard normal ``z1, z2``, as in
+    :func:`sigprop.gaussian.quadrature.triangular`. Arrays broadcast; any correlation in [-1, 1] and zero variances are allowed.
     """
     f, g = product(functions1), product(functions2)
     one, two = recognize(f), recognize(g)
-    if _zero(mean1) and _zero(mean2) and one.family is not None and two.family is not None:
+    if not any(degrees) and _zero(mean1) and _zero(mean2) and one.family is not None and two.family is not None:
         value = closed_form(one.family, two.family, var1, var2, cov)
         if value is not None:
             return _rounding(value)
     kinks = (one.kinks or (0.0,), two.kinks or (0.0,))
     if namespace(var1, var2, cov, mean1, mean2) is np:
-        return _host(f, g, kinks, var1, var2, cov, mean1, mean2)
+        return _host(f, g, kinks, [var1, var2, cov, mean1, mean2], degrees)
     shape = np.broadcast_shapes(*(np.shape(a) for a in (var1, var2, cov, mean1, mean2)))
     args = [jnp.broadcast_to(jnp.asarray(a, jnp.result_type(cov)), shape) for a in (var1, var2, cov, mean1, mean2)]
-    return _traced(f, g, kinks, args)
+    return _traced(f, g, kinks, args, degrees)
 
 
-def _host(f: Function, g: Function, kinks: tuple, var1: Any, var2: Any, cov: Any, mean1: Any, mean2: Any) -> Estimate:
+def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> Estimate:
     """Hermite series; the entries where its error bound is too large (correlations near 1) by split quadrature."""
-    value, error = series(f, g, kinks, var1, var2, cov, mean1, mean2)
-    scale = np.max(np.abs(value), initial=0.0)
+    value, error, scale = series(f, g, kinks, *args, degrees=degrees)
     rough = error > 1e-13 * scale
+    args = [np.broadcast_to(a, value.shape) for a in args]
+    same = rough & (triangular(*args[:3])[2] <= _SAME * np.sqrt(np.maximum(args[1], 0.0)))
+    if np.any(same) and kinks == ((0.0,), (0.0,)) and recognize(f).family is recognize(g).family is None:
+        fine, rest = (single(f, g, args, order, degrees) for order in (16, 12))
+        value, error = np.where(same, fine, value), np.where(same, abs(fine - rest), error)
+        rough &= ~same
     if not np.any(rough):
         return Estimate(value, error, METHODS[1])
-    args = [np.broadcast_to(a, value.shape) for a in (var1, var2, cov, mean1, mean2)]
     if f.key is None or g.key is None:  # the functions carry arrays of their own, and cannot be cut into rows
-        return Estimate(*_split(f, g, _narrow(kinks, args), args), METHODS[1])
+        return Estimate(*_split(f, g, _narrow(kinks, args), args, degrees), METHODS[1])
     rows = [a[rough] for a in args]
     size = max(1, _CHUNK // 20_000)
     parts, errors = [], []
     for low in range(0, len(rows[0]), size):
         chunk = [r[low:low + size] for r in rows]
-        fine, theirs = _split(f, g, kinks, chunk)
+        fine, theirs = _split(f, g, kinks, chunk, degrees)
         coarse = (theirs > 1e-13 * scale) | (np.maximum(chunk[0], chunk[1]) > _WIDE)
         if np.any(coarse):
             some = [r[coarse] for r in chunk]
-            fine[coarse], theirs[coarse] = _split(f, g, _narrow(kinks, some), some)
+            fine[coarse], theirs[coarse] = _split(f, g, _narrow(kinks, some), some, degrees)
         parts.append(fine)
         errors.append(theirs)
     fine, theirs = np.concatenate(parts), np.concatenate(errors)
@@ -107,10 +113,10 @@ def _host(f: Function, g: Function, kinks: tuple, var1: Any, var2: Any, cov: Any
     return Estimate(value, error, METHODS[1])
 
 
-def _split(f: Function, g: Function, kinks: tuple, args: list[Any]) -> tuple[Any, Any]:
+def _split(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> tuple[Any, Any]:
     """Split quadrature and its error."""
-    value = double(f, g, kinks, args, 16)
-    return value, abs(value - double(f, g, kinks, args, 12))
+    value = double(f, g, kinks, args, 16, degrees)
+    return value, abs(value - double(f, g, kinks, args, 12, degrees))
 
 
 def _narrow(kinks: tuple, args: list[Any]) -> tuple:
@@ -118,16 +124,16 @@ def _narrow(kinks: tuple, args: list[Any]) -> tuple:
     return tuple((*k, *features(v)) for k, v in zip(kinks, args[:2], strict=True))
 
 
-def _traced(f: Function, g: Function, kinks: tuple, args: list[Any]) -> Estimate:
+def _traced(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> Estimate:
     """Split quadrature, over rows of the flattened entries when the whole would not fit."""
     shape = args[0].shape
     size = int(np.prod(shape, dtype=np.int64))
     if size * 20_000 <= _CHUNK or f.key is None or g.key is None:
-        return Estimate(*_split(f, g, kinks, args), METHODS[1])
+        return Estimate(*_split(f, g, kinks, args, degrees), METHODS[1])
 
     def one(row: Any) -> Any:
         row = [r[None] for r in row]
-        value, error = _split(f, g, kinks, row)
+        value, error = _split(f, g, kinks, row, degrees)
         return value[0], error[0]
 
     value, error = jax.lax.map(one, tuple(a.reshape(-1) for a in args), batch_size=max(1, _CHUNK // 20_000))
