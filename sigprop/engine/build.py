@@ -35,7 +35,6 @@ from sigprop.engine.nodes import (
     same_array,
 )
 from sigprop.engine.parity import Parity
-from sigprop.errors import Unsound
 from sigprop.types import EXACT, Note
 
 if TYPE_CHECKING:
@@ -65,6 +64,13 @@ def opened(child: Occurrence) -> list[Occurrence]:
     if not isinstance(node, Mul):
         return [child]
     return [f for n, i in node.children for f in opened((n, tuple(index[j] for j in i)))]
+
+
+def _of_sums(node: Node) -> bool:
+    """Whether the field is made of sums over channels without weights, times constants or other fields."""
+    if isinstance(node, Mul | Add):
+        return (any if isinstance(node, Mul) else all)(_of_sums(n) for n, _ in node.children)
+    return _of_sums(node.child[0]) if isinstance(node, Take) else isinstance(node, Sum) and node.unweighted
 
 
 def _terms(child: Occurrence) -> list[Occurrence]:
@@ -242,12 +248,12 @@ class Pool:
         Sums among the children are opened only where a term of theirs cancels.
         """
         like = _like([(c, k) for k, c in enumerate(children)])
-        opened = [(t, k) for k, c in enumerate(children) for t in (_terms(c) if len(children) > 1 else [c])]
-        if len(opened) > len(children):
-            found = _like(opened)
+        every = [(t, k) for k, c in enumerate(children) for t in (_terms(c) if len(children) > 1 else [c])]
+        if len(every) > len(children):
+            found = _like(every)
             gone = {k for group in found for _, k in group if len(group) > 1 and self._combined([t for t, _ in group], dims) is None}
             if gone:
-                return self._collected([t for t, k in opened if k in gone] + [c for k, c in enumerate(children) if k not in gone], dims)
+                return self._collected([t for t, k in every if k in gone] + [c for k, c in enumerate(children) if k not in gone], dims)
         out = []
         for group in like:
             total = self._combined([c for c, _ in group], dims) if len(group) > 1 else group[0][0]
@@ -469,12 +475,9 @@ class Pool:
         return large or list(children)
 
     def _stays(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
-        """Whether a mean of derivatives is known to be larger than a mean beside one of its terms: it is a read-out then."""
-        try:
-            theirs, ours = self._sizes(child, rest, dims)
-        except Unsound:
-            return False
-        return concrete(theirs) and concrete(ours) and not bool(np.all(theirs <= self.order(child[0]) * ours))
+        """Whether a mean of derivatives is a read-out: nothing beside it varies along channels that the mean lacks."""
+        where = set(range(len(dims))).intersection(*(i for n, i in opened(child) if _of_sums(n)))
+        return not {d for _, i in rest for d in i if dims[d].kind == "chan"} - where
 
     def _outweighed(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
         """Whether a scaled average is as small beside what it is added to as an average is beside one of its terms.
