@@ -108,7 +108,7 @@ def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tupl
         errors.append(theirs)
     fine, theirs = np.concatenate(parts), np.concatenate(errors)
     keep = error[rough] <= theirs
-    value, error = value.copy(), error.copy()
+    value, error = np.array(value), np.array(np.broadcast_to(error, np.shape(value)))  # numbers too
     value[rough], error[rough] = np.where(keep, value[rough], fine), np.where(keep, error[rough], theirs)
     return Estimate(value, error, METHODS[1])
 
