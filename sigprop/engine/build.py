@@ -97,6 +97,7 @@ class Pool:
         self.parts: dict[Node, tuple[Occurrence, Occurrence]] = {}
         self.orders: dict[Node, float] = {}
         self.signs = 0  # those of several leaves, as bits
+        self.fewest: dict[int, int] = {}  # size of the smallest axis of a leaf by number, 0 for a vector
         self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
         self.counts: dict[int, int] = {}  # number of terms of sums over channels of zero-mean fields
         self.vanishing: set[int] = set()  # products with such a quotient
@@ -122,6 +123,7 @@ class Pool:
         number = self.flips.setdefault((key, *shape), len(self.flips))
         common = None if sign is None else self.flips.setdefault(sign, len(self.flips))
         self.signs |= 0 if common is None else 1 << common
+        self.fewest[number] = 0 if len(shape) < 2 else min(shape)
         return self._intern(Leaf, (key,), [Dim("chan", n) for n in shape], parity=parity.leaf(number, len(shape), common), gaussian=True,
                             number=number, draw=draw)
 

@@ -98,6 +98,9 @@ def _turned(pool: Pool, factors: Sequence[Occurrence], summed: tuple[Dim, ...], 
         return None
     (k, (node, index)), = carried
     others = [c for j, c in enumerate(factors) if j != k]
+    behind = _union(n for n, _ in others if not pool.shared_sign(n))
+    if not any(behind >> number & 1 and least < _NARROW for number, least in pool.fewest.items()):
+        return None  # wide all through: a mean of it vanishes either way, and weights of many inputs are fields of their own
     if any(parameter_only(n) and not n.leaves & _union(c[0] for c in factors if c[0] is not n) for n, _ in others):
         return None  # weights of their own make the sum a new field
     if isinstance(node, Add):
