@@ -196,6 +196,8 @@ class Pool:
         means = [self.counts[n.id] for n, _ in children if n.id in self.counts]
         if means and scale * min(means) <= _MEAN:
             order *= min(1.0, 4.0 / min(means))
+        elif means:  # a factor before the division by the number of terms changes nothing
+            self.counts.setdefault(made.id, min(means))
         self.orders[made] = min(order, self.orders.get(made, 1.0))
         return made
 
