@@ -199,12 +199,14 @@ def test_page_is_self_contained(report, tmp_path):
 
 
 def test_figure_is_finite_and_has_both_curves(report):
-    top, middle, bottom = report.plot().axes
-    for axes, name in ((top, "second_moment"), (middle, "grad_variance")):
+    with_gradients = sp.report(sp.network(nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(4)]), VECTORS), VECTORS, seeds=8, backward=True)
+    assert len(with_gradients.plot().axes) == 3 and "E[g²]" in str(with_gradients)
+    top, bottom = report.plot().axes
+    for axes, name in ((top, "second_moment"),):
         line = axes.get_lines()[0].get_ydata()
         expected = report.predicted[f"log10_{name}"].values
         np.testing.assert_array_equal(line[np.isfinite(expected)], expected[np.isfinite(expected)])
-    assert all(np.all(np.isfinite(axes.get_ylim())) for axes in (top, middle, bottom))
+    assert all(np.all(np.isfinite(axes.get_ylim())) for axes in (top, bottom))
     assert {"predicted", "measured ± s.e.", "exactly 0"} <= set(top.get_legend_handles_labels()[1])
 
 

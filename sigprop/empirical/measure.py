@@ -89,7 +89,7 @@ def _unscaled(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: bool = True) -> xr.Dataset:
+def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: bool = False) -> xr.Dataset:
     """Measure the rows of :func:`propagate` over ``seeds`` draws of the parameters.
 
     Groups of four seeds are streamed through one compiled function, so that memory does not grow with ``seeds``; standard errors

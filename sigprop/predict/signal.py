@@ -37,7 +37,7 @@ def interpretation(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> I
     return Interpretation(context, interpret(context, net.graph(*x), [*params, *(known(a) for a in jax.tree.leaves(x))]), params)
 
 
-def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward: bool = True) -> xr.Dataset:
+def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward: bool = False) -> xr.Dataset:
     """Predict the statistics of each node on inputs ``x`` (batch on axis 0), in the infinite-width limit.
 
     Concrete inputs are predicted in float64; under ``jax.jit`` and ``jax.vmap`` in JAX's own precision.
@@ -57,8 +57,8 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
         ``site_variance:NODE`` ``(input, axes)`` for nodes with site axes (pixels, tokens);
         ``gaussian`` (whether the limit is Gaussian), ``method`` and ``error`` (estimated absolute error of ``second_moment``);
         ``grad_variance`` and ``log10_grad_variance``: E[g²] of the gradient ``g`` of ``<c, y>`` with respect to the node, ``y`` the
-        output and ``c`` independent standard normal, averaged over entries. NaN where gradients cannot be predicted, for the reason
-        given in ``attrs["gradients"]``.
+        output and ``c`` independent standard normal, averaged over entries. NaN where they are not asked for or cannot be
+        predicted, for the reason given in ``attrs["gradients"]``.
 
     Raises:
         InvalidInput: for unusable inputs.
@@ -73,7 +73,7 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
     data: dict[str, Any] = {name: (("node", *dims), _stacked([c[name] for c in columns])) for name, dims in _DIMS.items()}
     data["gaussian"] = ("node", np.array([t.gaussian for t in table]))
     data["method"] = ("node", np.array([t.method for t in table]))
-    grads, reason = _backward(found, net, x) if backward else ([(np.nan, np.nan)] * len(rows), "not asked for")
+    grads, reason = _backward(found, net, x) if backward else ([(np.nan, np.nan)] * len(rows), "not asked for: backward=True")
     for name, column in zip(("grad_variance", "log10_grad_variance"), zip(*grads, strict=True), strict=True):
         data[name] = ("node", _stacked(column))
     maps = {row.name: _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}

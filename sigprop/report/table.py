@@ -152,7 +152,7 @@ def footnote(report: Report) -> str:
     seen = f"at the median row, a factor of {power(allowed)} is seen" if allowed < _BLIND else (
         f"at the median row, no factor below {10**_BLIND:g} is seen: measure with more seeds")
     reason = report.predicted.attrs.get("gradients", "")
-    gradients = f" Gradients are not predicted: {reason}." if reason else ""
+    gradients = f" Gradients are not predicted: {reason}." if reason and "not asked for" not in reason else ""
     return (f"{report.measured.attrs['seeds']} seeds. A row is flagged where the difference exceeds noise (false alarm {FALSE_ALARM:g} per "
             f"report), finite width and the prediction's error; {seen}.{gradients}")
 
