@@ -108,9 +108,9 @@ def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tupl
         errors.append(theirs)
     fine, theirs = np.concatenate(parts), np.concatenate(errors)
     keep = error[rough] <= theirs
-    value, error = np.array(value), np.array(np.broadcast_to(error, np.shape(value)))  # numbers too
+    value, error = (np.array(np.broadcast_to(a, np.shape(value))) for a in (value, error))  # numbers too
     value[rough], error[rough] = np.where(keep, value[rough], fine), np.where(keep, error[rough], theirs)
-    return Estimate(value, error, METHODS[1])
+    return Estimate(value, error, METHODS[1])  # type: ignore[arg-type]
 
 
 def _split(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> tuple[Any, Any]:
