@@ -23,6 +23,7 @@ _PLAIN = ("mean", "variance", "second_moment")
 # how each statistic scales with the values, or with the gradients, that were divided by a power of two
 _DEGREES = {"mean": 1, "variance": 2, "second_moment": 2, "quantile": 1, "cross": 2}
 
+
 def measure_arrays(net: Network, keys: Any, *x: Any, gradients: bool = False) -> dict[str, Any]:
     """One unbiased estimate of each statistic from ``len(keys)`` seeds (at least two); traceable.
 
@@ -37,9 +38,7 @@ def measure_arrays(net: Network, keys: Any, *x: Any, gradients: bool = False) ->
     table: dict[str, list[Any]] = {"exponent": [], "mean": [], "variance": [], "second_moment": [], "quantile": [], "cross": []}
     maps: dict[str, Any] = {}
     for row, value in zip(rows, jax.vmap(lambda key: _values(net, key, *x))(keys), strict=True):
-        value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
-        exponent = jnp.frexp(jnp.max(jnp.abs(value)))[1]  # squares of small numbers would underflow
-        value = scaled(value, -exponent)
+        value, exponent = _normalised(value)
         table["exponent"].append(exponent)
         batched = value.ndim > 1 and value.shape[1] == batch
         flat = value.reshape(len(keys), batch, -1) if batched else (
@@ -56,11 +55,17 @@ def measure_arrays(net: Network, keys: Any, *x: Any, gradients: bool = False) ->
         named = [row.name for row in net.differentiable(*x)[1]]
         every = dict(zip(named, jax.vmap(lambda key: _gradients(net, key, *x))(keys), strict=True))
         for row in rows:
-            value = every.get(row.name, jnp.full(len(keys), jnp.nan))
-            exponent = jnp.frexp(jnp.max(jnp.abs(value)))[1]
+            value, exponent = _normalised(every.get(row.name, jnp.full(len(keys), jnp.nan)))
             table["grad_exponent"].append(exponent)
-            table["grad_variance"].append(jnp.mean(scaled(value.astype(jnp.promote_types(value.dtype, jnp.float32)), -exponent) ** 2))
+            table["grad_variance"].append(jnp.mean(value**2))
     return {**{name: jnp.stack(columns) for name, columns in table.items()}, **maps}
+
+
+def _normalised(value: Any) -> tuple[Any, Any]:
+    """Numbers divided by ``2**exponent``, in float32 or more: squares of small ones would underflow."""
+    value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    exponent = jnp.frexp(jnp.max(jnp.abs(value)))[1]
+    return scaled(value, -exponent), exponent
 
 
 def _values(net: Network, key: Any, *x: Any) -> list[Any]:

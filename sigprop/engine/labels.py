@@ -18,7 +18,7 @@ import numpy as np
 import opt_einsum
 
 from sigprop.arrays import concrete, namespace, scaled
-from sigprop.engine.nodes import same_array
+from sigprop.engine.nodes import Node, same_array
 from sigprop.errors import Unsound
 from sigprop.types import EXACT, Note
 
@@ -55,6 +55,11 @@ class Derived:
 
 
 AnyLabel = Label | Derived
+
+
+def own_labels(node: Node) -> tuple[Label, ...]:
+    """A label for each dim of a field, numbered in their order."""
+    return tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
 
 
 def derived(table: Any, labels: Sequence[AnyLabel], size: int) -> Derived:

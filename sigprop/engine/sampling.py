@@ -15,7 +15,22 @@ import numpy as np
 from sigprop.arrays import namespace
 from sigprop.engine.draws import probability
 from sigprop.engine.elementwise import is_variable, skewed
-from sigprop.engine.labels import AnyLabel, Label, Named, add, aligned, bases, contract, dense, derived, resolve, stack, union, varying
+from sigprop.engine.labels import (
+    AnyLabel,
+    Label,
+    Named,
+    add,
+    aligned,
+    bases,
+    contract,
+    dense,
+    derived,
+    own_labels,
+    resolve,
+    stack,
+    union,
+    varying,
+)
 from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
@@ -255,7 +270,7 @@ def sources(node: Node, labels: tuple[AnyLabel, ...]) -> tuple[Factor, ...]:
 
 def shares(node: Node, channels: Sequence[int]) -> bool:
     """Whether some Gaussian field or draw behind ``node`` is not independent between its dims ``channels``."""
-    labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
+    labels = own_labels(node)
     found: Occurrences = {}
     _walk(node, labels, primitive, found)
     return any(not any(isinstance(la, Label) and la.number in channels and n.parity.odd_along(k) for k, la in enumerate(own))

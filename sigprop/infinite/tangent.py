@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from sigprop.arrays import concrete, namespace
-from sigprop.engine import Context, Field, Known, Label, Value
+from sigprop.engine import Context, Field, Known, Value
 from sigprop.engine.draws import normal
-from sigprop.engine.labels import aligned
+from sigprop.engine.labels import aligned, own_labels
 from sigprop.engine.nodes import Leaf, Mul
 from sigprop.engine.rules.elementwise import mul
 from sigprop.engine.values import drawn, settle
@@ -81,7 +81,7 @@ def _variance(context: Context, value: Value) -> Any:
     if not isinstance(value, Field):
         return 0.0
     node = value.node
-    labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
+    labels = own_labels(node)
     second = context.query.moment([(node, labels), (node, labels)])
     first = context.query.moment([(node, labels)])
     array = aligned(second, labels) * 2.0**second.exponent - (aligned(first, labels) * 2.0**first.exponent) ** 2

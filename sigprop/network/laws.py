@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from sigprop.arrays import is_key
-from sigprop.engine import RULES, Context, Field, Known, Label, Unknown, Value, interpret, known
+from sigprop.engine import RULES, Context, Field, Known, Unknown, Value, interpret, known
 from sigprop.engine.draws import standard
+from sigprop.engine.labels import own_labels
 from sigprop.engine.rules.elementwise import add, mul
 from sigprop.engine.values import drawn
 from sigprop.errors import InvalidInput, SigpropError
@@ -125,7 +126,7 @@ def _constant(array: np.ndarray, shape: tuple[int, ...]) -> Known:
 def _moments(context: Context, value: Field) -> tuple[float, float]:
     """Mean and second moment, averaged over entries."""
     node = value.node
-    labels = tuple(Label(i, d.kind, d.size) for i, d in enumerate(node.dims))
+    labels = own_labels(node)
     first = context.query.moment([(node, labels)])
     second = context.query.moment([(node, labels), (node, labels)])
     return float(np.mean(first.plain())), float(np.mean(second.plain()))

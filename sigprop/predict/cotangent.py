@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigprop.engine import Context, Field, Known, Label, Sampler, Value, interpret, known
+from sigprop.engine import Context, Field, Known, Sampler, Value, interpret, known
 from sigprop.engine.draws import normal
-from sigprop.engine.labels import aligned
+from sigprop.engine.labels import aligned, own_labels
 from sigprop.engine.values import drawn
 from sigprop.errors import InvalidInput
 from sigprop.gaussian import normal_points, square_root
@@ -153,7 +153,7 @@ def _sampler(context: Context, output: Value) -> tuple[int, int, Callable[[np.nd
         return 0, array.size, lambda z: np.broadcast_to(array, (len(z), *array.shape)), output.note
     assert isinstance(output, Field)
     node, shape = output.node, output.shape
-    labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
+    labels = own_labels(node)
     sampler = Sampler(context.query, [(node, labels)], joint=True)
     factors = [f for axis in output.axes for f in axis]
     order = [labels[f.ref] for f in factors if f.ref is not None]

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from sigprop.arrays import namespace
-from sigprop.engine import Context, Field, Known, Label, Named, Unknown, Value, interpret, known
+from sigprop.engine import Context, Field, Known, Named, Unknown, Value, interpret, known
 from sigprop.engine.draws import normal
-from sigprop.engine.labels import aligned, contract
+from sigprop.engine.labels import aligned, contract, own_labels
 from sigprop.engine.values import drawn, settle
 from sigprop.errors import SigpropError
 from sigprop.network import Network, backward_graph, parameter_paths
@@ -80,7 +80,7 @@ def mean_square(context: Context, value: Value) -> Named:
     if isinstance(value, Unknown):
         raise value.reason
     assert isinstance(value, Field)
-    labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(value.node.dims))
+    labels = own_labels(value.node)
     found = context.query.moment([(value.node, labels), (value.node, labels)])
     total = contract([found], labels)
     return total._replace(array=total.array / np.prod([d.size for d in value.node.dims], dtype=float))
@@ -97,7 +97,7 @@ def squares(context: Context, value: Value) -> Known:
     if isinstance(value, Unknown):
         raise value.reason
     node = value.node
-    labels = tuple(Label(k, d.kind, d.size) for k, d in enumerate(node.dims))
+    labels = own_labels(node)
     found = context.query.moment([(node, labels), (node, labels)])
     array = aligned(found._replace(array=found.plain()), labels)
     full = context.pool.const(namespace(array).broadcast_to(array, [d.size for d in node.dims]), node.dims, found.note)
