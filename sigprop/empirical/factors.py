@@ -36,18 +36,18 @@ def example(graph: Graph, formed: Sequence[int], products: Sequence[Site], featu
         Outputs ``[q, features]``, gradients ``[q, features, *shape]`` of each ``formed``, and an :class:`Outer` for each of ``products``.
     """
     uses = [use for site in products for use in site.uses]
-    zeros = [jnp.zeros(graph.avals[use.output].shape, graph.avals[use.output].dtype) for use in uses]
+    zeros = {use.output: jnp.zeros(graph.avals[use.output].shape, graph.avals[use.output].dtype) for use in uses}  # two share a product
 
-    def run(shifts: list[Any], params: list[Any]) -> Any:
+    def run(shifts: dict[int, Any], params: list[Any]) -> Any:
         given = list(leaves)
         for leaf, value in zip(formed, params, strict=True):
             given[leaf] = value
-        return _shifted(graph, given, {use.output: shift for use, shift in zip(uses, shifts, strict=True)}, uses)
+        return _shifted(graph, given, shifts, uses)
 
     outputs, back, found = jax.vjp(run, zeros, [leaves[leaf] for leaf in formed], has_aux=True)
     basis = jnp.eye(outputs.size, dtype=outputs.dtype).reshape(-1, features, *outputs.shape)
     deltas, gradients = jax.vmap(jax.vmap(lambda e: back(e)))(basis)
-    pairs = iter(zip(found, deltas, strict=True))
+    pairs = iter([(made, deltas[use.output]) for use, made in zip(uses, found, strict=True)])
     return outputs.reshape(-1, features), gradients, [_outer(site, [next(pairs) for _ in site.uses]) for site in products]
 
 
