@@ -7,7 +7,6 @@ into concatenations, sums over channels with a mean are replaced by that mean (l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from sigprop.arrays import concrete, host, namespace
 from sigprop.engine import parity
 from sigprop.engine.draws import Draw
 from sigprop.engine.elementwise import is_variable, variables
-from sigprop.engine.labels import Label, add, aligned, multiply, union
+from sigprop.engine.means import Means
 from sigprop.engine.nodes import (
     Add,
     Concat,
@@ -27,12 +26,13 @@ from sigprop.engine.nodes import (
     Mul,
     Node,
     Occurrence,
-    Sum,
     Tails,
     Take,
     joint_tails,
-    parameter_only,
+    opened,
+    placed,
     same_array,
+    whole,
 )
 from sigprop.engine.parity import Parity
 from sigprop.types import EXACT, Note
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 
 EVEN = Parity()
-_MEAN = 1.5  # largest factor, in units of one over the number of terms, that makes a mean of a sum
 TAME = Tails()
 
 
@@ -58,24 +57,8 @@ def _over(node: Node, index: Sequence[int], used: Sequence[int], dims: Sequence[
     return xp.reshape(xp.transpose(node.array, np.argsort(index)), [dims[d].size if d in index else 1 for d in used])
 
 
-def opened(child: Occurrence) -> list[Occurrence]:
-    """All factors of a product, products among them opened."""
-    node, index = child
-    if not isinstance(node, Mul):
-        return [child]
-    return [f for n, i in node.children for f in opened((n, tuple(index[j] for j in i)))]
-
-
-def _of_sums(node: Node) -> bool:
-    """Whether the field is made of sums over channels without weights, times constants or other fields."""
-    if isinstance(node, Mul | Add):
-        return (any if isinstance(node, Mul) else all)(_of_sums(n) for n, _ in node.children)
-    return _of_sums(node.child[0]) if isinstance(node, Take) else isinstance(node, Sum) and node.unweighted
-
-
 def _terms(child: Occurrence) -> list[Occurrence]:
-    node, index = child
-    return [(n, tuple(index[j] for j in i)) for n, i in node.children] if isinstance(node, Add) else [child]
+    return placed(child[0].children, child[1]) if isinstance(child[0], Add) else [child]
 
 
 def _like(terms: Sequence[tuple[Occurrence, int]]) -> list[list[tuple[Occurrence, int]]]:
@@ -95,12 +78,9 @@ class Pool:
         self.flips: dict[Any, int] = {}  # number of each sign that can be flipped: of a leaf, or of several at once
         self.sums: dict[Any, Node] = {}
         self.parts: dict[Node, tuple[Occurrence, Occurrence]] = {}
-        self.orders: dict[Node, float] = {}
         self.signs = 0  # those of several leaves, as bits
         self.fewest: dict[int, int] = {}  # size of the smallest axis of a leaf by number, 0 for a vector
-        self.extents: dict[int, int] = {}  # number of terms of sums that vanish when divided by it, before any later factor
-        self.counts: dict[int, int] = {}  # number of terms of sums over channels of zero-mean fields
-        self.vanishing: set[int] = set()  # products with such a quotient
+        self.means = Means()
         self.affine: set[int] = set()  # sums with a term of another order in the width (a deterministic one), however deep
         self.originals: dict[Node, Node] = {}  # of copies of weights that are used again, transposed
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
@@ -137,7 +117,7 @@ class Pool:
 
     def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
         children = self._gathered([c for c in children if not self.is_zero(c[0])], dims)
-        children = self._drop_small(self._collected(children, dims), dims)
+        children = self.means.kept(self._collected(children, dims), dims, self.signs)
         if any(isinstance(c[0], Concat) for c in children):
             return self._into_concat(children, dims, self.add)
         if not children:
@@ -164,11 +144,14 @@ class Pool:
             node, index = child
             if not isinstance(node, Mul) or (many and len(variables(node) or ()) == 1) or (plain and node.gaussian and is_variable(node)):
                 return [child]
-            return [f for c, i in node.children for f in factors((c, tuple(index[j] for j in i)))]
+            return [f for c in placed(node.children, index) for f in factors(c)]
 
         flat = [f for child in children for f in factors(child)]
         if any(isinstance(c[0], Concat) for c in flat):
-            return self._into_concat(flat, dims, self.mul)
+            made = self._into_concat(flat, dims, self.mul)
+            for part, _ in getattr(made, "parts", ()):
+                self.means.inherit(part, sum(self.means.order(n) for n, _ in children))
+            return made
         random = sorted((c for c in flat if not isinstance(c[0], Const)), key=lambda c: c[0].id)
         consts = [c for c in flat if isinstance(c[0], Const)]
         if any(self.is_zero(c[0]) for c in consts):
@@ -181,7 +164,7 @@ class Pool:
         if not head and len(random) == 1 and self._identity(random[0], dims):
             return random[0][0]
         if head and len(random) == 1 and random[0][0].id in self.affine:
-            parts = [(n, tuple(random[0][1][j] for j in i)) for n, i in self.separated(random[0][0])]  # type: ignore[arg-type]
+            parts = placed(self.separated(random[0][0]), random[0][1])  # type: ignore[arg-type]
             if any(n is random[0][0] for n, _ in parts):  # no constant in it: its terms are of different orders
                 return self.distributed(head, random[0], dims)
             return self.add([self.over([*head, part], dims, self.mul) for part in parts], dims)
@@ -189,16 +172,7 @@ class Pool:
         made = self._intern(Mul, key, dims, parity=parity.product(_seen(random)),
                             gaussian=len(random) == 1 and random[0][0].gaussian,
                             tails=joint_tails(random), children=tuple(head + random))
-        scale = prod(self._largest(n) for n, _ in children if isinstance(n, Const))
-        if any(n.id in self.vanishing or (not within and scale * self.extents.get(n.id, inf) <= _MEAN) for n, _ in children):
-            self.vanishing.add(made.id)
-        order = prod(self.order(n) for n, _ in children)
-        means = [self.counts[n.id] for n, _ in children if n.id in self.counts]
-        if means and scale * min(means) <= _MEAN:
-            order *= min(1.0, 4.0 / min(means))
-        elif means:  # a factor before the division by the number of terms changes nothing
-            self.counts.setdefault(made.id, min(means))
-        self.orders[made] = min(order, self.orders.get(made, 1.0))
+        self.means.product(made, [n for n, _ in children], within)
         return made
 
     def separated(self, node: Add) -> tuple[Occurrence, Occurrence]:
@@ -206,18 +180,18 @@ class Pool:
         if node not in self.parts:
             consts, others = [], []
             for child, index in node.children:
-                inner = self.separated(child) if isinstance(child, Add) and child.id in self.affine else ((child, range(len(index))),)
-                for part, where in inner:
-                    (consts if isinstance(part, Const) else others).append((part, tuple(index[j] for j in where)))
-            self.parts[node] = (self.over(consts, node.dims, self.add), (self.add(others, node.dims), tuple(range(len(node.dims)))))
+                inner = self.separated(child) if isinstance(child, Add) and child.id in self.affine else (whole(child),)
+                for part in placed(inner, index):
+                    (consts if isinstance(part[0], Const) else others).append(part)
+            rest = self.add(others, node.dims)
+            self.parts[node] = (self.over(consts, node.dims, self.add), (rest, tuple(range(len(node.dims)))))
         return self.parts[node]
 
     def distributed(self, factors: Sequence[Occurrence], total: Occurrence, dims: Sequence[Dim]) -> Node:
         """The product of ``factors`` and of a sum, as a sum of products."""
         node, index = total
         assert isinstance(node, Add)
-        terms = [(n, tuple(index[j] for j in i)) for n, i in node.children]
-        return self.add([self.over([*factors, term], dims, self.mul) for term in terms], dims)
+        return self.add([self.over([*factors, term], dims, self.mul) for term in placed(node.children, index)], dims)
 
     def _gathered(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
         """Constants hidden in nested sums join those of this one, so that ``u + c - c`` is ``u`` and keeps its sign symmetry."""
@@ -228,7 +202,7 @@ class Pool:
         out = []
         for node, index in random:
             if isinstance(node, Add) and any(isinstance(n, Const) for n, _ in node.children):
-                moved = [(n, tuple(index[j] for j in i)) for n, i in node.children]
+                moved = placed(node.children, index)
                 consts += [c for c in moved if isinstance(c[0], Const)]
                 out.append(self.over([c for c in moved if not isinstance(c[0], Const)], dims, self.add))
             else:
@@ -272,7 +246,9 @@ class Pool:
         total = self._gathered(coefficients, dims)
         if not total or self.is_zero(total[0][0]):
             return None
-        return self.over([*total, *(f for f in parts[0] if not isinstance(f[0], Const))], dims, self.mul)
+        found = self.over([*total, *(f for f in parts[0] if not isinstance(f[0], Const))], dims, self.mul)
+        self.means.inherit(found[0], min(self.means.order(n) for n, _ in like))
+        return found
 
     def map(self, name: str, function: Callable[..., Any], children: Sequence[Occurrence], dims: Sequence[Dim],
             key: Any, symmetry: str | None = None) -> Node:
@@ -301,7 +277,9 @@ class Pool:
                     moved.append((sub, tuple(index[j] for j in where)))
             if isinstance(node, Map):
                 return self.map(node.name, node.function, moved, dims, node.key, node.symmetry)
-            return (self.add if isinstance(node, Add) else self.mul)(moved, dims)
+            made = (self.add if isinstance(node, Add) else self.mul)(moved, dims)
+            self.means.inherit(made, self.means.order(node))
+            return made
         if isinstance(node, Const):
             return self._take_const(node, index, axis, table, position, dims)
         if isinstance(node, Concat) and axis != node.axis:
@@ -466,93 +444,6 @@ class Pool:
         note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
         return self.const(out, [dims[d] for d in used], note), tuple(used)
 
-    def _drop_small(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
-        """Drop channel averages of zero-mean fields beside terms of order one: they vanish as 1/sqrt(width)."""
-        large = [c for c in children if not self.small(c[0])]
-        large += [c for c in children if large and self.shared_sign(c[0]) and self.small(c[0]) and self._stays(c, large, dims)]
-        fields = [n for n, _ in large if not isinstance(n, Const)]
-        if fields and all(map(parameter_only, fields)):  # whose means count: the same weights are summed later
-            return list(children)
-        rest = [c for c in large if self.order(c[0]) == 1]
-        if large and rest and len(rest) < len(large):
-            large = [c for c in large if self.order(c[0]) == 1 or not self._outweighed(c, rest, dims)]
-        return large or list(children)
-
-    def _stays(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
-        """Whether a mean of derivatives is a read-out: nothing beside it varies along channels that the mean lacks."""
-        where = set(range(len(dims))).intersection(*(i for n, i in opened(child) if _of_sums(n)))
-        return not {d for _, i in rest for d in i if dims[d].kind == "chan"} - where
-
-    def _outweighed(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
-        """Whether a scaled average is as small beside what it is added to as an average is beside one of its terms.
-
-        With a normalizer's scale in it that is not to be seen from its coefficient.
-        """
-        theirs, ours = self._sizes(child, rest, dims)
-        if not (concrete(theirs) and concrete(ours)):
-            return not self._stays(child, rest, dims)
-        return bool(np.all(theirs <= self.order(child[0]) * ours))
-
-    def _sizes(self, child: Occurrence, rest: Sequence[Occurrence], dims: Sequence[Dim]) -> tuple[Any, Any]:
-        """Second moment of a term that is a mean, and that of the terms beside it (their variance, if the term has zero mean)."""
-        body = self.over(rest, dims, self.add)
-        sizes = []
-        for node, index in (child, body):
-            where: Any = (node, tuple(Label(d, dims[d].kind, dims[d].size) for d in index))
-            sizes.append(self.query.moment([where, where]))
-            if node is body[0] and child[0].parity.odd:  # beside the spread, not beside a constant
-                mean = self.query.moment([where])
-                square = multiply([mean, mean])
-                sizes[1] = add([sizes[1], square._replace(array=-square.array)])
-        labels = union(s.labels for s in sizes)
-        theirs, ours = (aligned(s._replace(array=s.plain()), labels) for s in sizes)
-        return theirs, ours
-
-    def small(self, node: Node, scale: float = 1.0) -> bool:
-        """Whether ``scale`` times the node is a mean over channels of a zero-mean field, or a product with one."""
-        if node.id in self.vanishing:
-            return True
-        if isinstance(node, Mul):
-            scale *= prod(self._largest(c) for c, _ in node.children if isinstance(c, Const))
-            return any(self.small(n, scale) for n, _ in node.children if not isinstance(n, Const))
-        if isinstance(node, Add):
-            return all(self.small(n, scale) for n, _ in node.children)
-        if isinstance(node, Take):
-            return self.small(node.child[0], scale)
-        if isinstance(node, Sum) and not any(node.iid) and not node.unweighted:
-            return self.small(node.child[0], scale)
-        if not isinstance(node, Sum) or not node.unweighted or self.shared_sign(node):
-            return False  # constants from inside a sum of derivatives say nothing: those that follow it are marked in ``mul``
-        return scale * prod(d.size for d in node.summed) <= _MEAN
-
-    def derivative(self, node: Node) -> bool:
-        """Whether the node is a sum over channels of derivatives without weights, or a multiple of one: its mean over channels vanishes."""
-        return self.shared_sign(node) and self.unweighted(node)
-
-    def unweighted(self, node: Node) -> bool:
-        """Whether the node is a sum over channels of zero-mean fields without weights, or a multiple of one."""
-        parts = [n for n, _ in node.children] if isinstance(node, Mul) else [node]
-        return any(n.id in self.counts or (isinstance(n, Sum) and n.unweighted) for n in parts)
-
     def shared_sign(self, node: Node) -> bool:
         """Whether the node depends on leaves that are flipped all at once, as derivatives do."""
         return bool(parity.leaves(node.parity) & self.signs)
-
-    def _largest(self, node: Node) -> float:
-        return float(np.max(np.abs(node.array))) if concrete(node.array) else inf  # type: ignore[attr-defined]
-
-    def order(self, node: Node) -> float:
-        """Order of the square of a product with means over channels of zero-mean fields: ``4 / n`` for each of them, 1 without any.
-
-        A mean is a sum divided by its number of terms before any later factor, such as a normalizer's scale.
-        """
-        if node not in self.orders:
-            self.orders[node] = self._order(node)
-        return self.orders[node]
-
-    def _order(self, node: Node) -> float:
-        if isinstance(node, Mul):
-            return prod(self.order(n) for n, _ in node.children)
-        if isinstance(node, Add):
-            return max(self.order(n) for n, _ in node.children)
-        return self.order(node.child[0]) if isinstance(node, Take) or (isinstance(node, Sum) and not any(node.iid)) else 1.0

@@ -163,6 +163,22 @@ class Concat(Node):
     axis: int
 
 
+def placed(children: Sequence[Occurrence], index: Sequence[int]) -> list[Occurrence]:
+    """Children of a node that is itself a child at ``index``, in terms of its parent's dims."""
+    return [(node, tuple(index[j] for j in where)) for node, where in children]
+
+
+def whole(node: Node) -> Occurrence:
+    """The node in a parent that starts with its dims."""
+    return node, tuple(range(len(node.dims)))
+
+
+def opened(child: Occurrence) -> list[Occurrence]:
+    """All factors of a product, products among them opened."""
+    node, index = child
+    return [f for c in placed(node.children, index) for f in opened(c)] if isinstance(node, Mul) else [child]
+
+
 def same_array(array: Any) -> Any:
     """Key under which equal arrays are one: value for host arrays, identity for traced ones."""
     if isinstance(array, np.ndarray | np.generic):

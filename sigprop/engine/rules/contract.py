@@ -50,7 +50,7 @@ def product_sum(context: Context, left: Value, right: Value, axes: Sequence[int]
     assert isinstance(both, Field)
     out = sum_axes(context, both, axes)
     if isinstance(out, Field) and any(isinstance(v, Field) and parameter_only(v.node) for v in (left, right)):
-        context.pool.extents.pop(out.node.id, None)  # weights, and their tangents, have a scale of their own: no mean
+        context.pool.means.weigh(out.node)
     return out
 
 

@@ -134,8 +134,7 @@ def square(context: Context, op: Op, value: Value) -> Sequence[Value]:
 def _map(context: Context, name: str, function: Any, values: Sequence[Value], key: Any, parity: str | None) -> Value:
     pool = context.pool
     dims, children, axes = combine(pool, values)
-    small = [pool.small(n) for n, _ in children]
-    if any(small) and len(children) == 1:  # a vanishing field: its function is constant to leading order
+    if len(children) == 1 and pool.means.order(children[0][0]):  # a vanishing field: its function is constant to leading order
         at_zero, *beside = (np.asarray(function(np.asarray(v))) for v in (0.0, 1e-9, -1e-9))
         if not np.allclose(beside, at_zero, atol=1e-6):
             raise Unsound(f"{name} jumps at zero and is applied to a mean over channels that vanishes as the width grows")

@@ -1,0 +1,101 @@
+"""Means over channels of zero-mean fields: how many of them a field is made of, and what they vanish beside.
+
+A sum of ``n`` zero-mean fields over channels, without weights, is of order ``sqrt(n)``. *Pending* until the division by its number of
+terms is met, it is then a mean, of order ``1/sqrt(n)``, whatever its size: what it is multiplied by before and after, a normalizer's
+scale say, is of order one. The *order* of a field is the number of such means in it: they add up in products, and the least of its
+terms is that of a sum. A term of a sum is dropped beside terms of lower order, with two exceptions: parameters, which are summed again
+later, and derivatives along random tangents, whose scales differ from tangent to tangent. A mean of derivatives is dropped only where
+a term beside it varies along channels over which it is a mean: else it is all that reaches a read-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from sigprop.arrays import concrete
+from sigprop.engine import parity
+from sigprop.engine.nodes import Add, Const, Dim, Mul, Node, Occurrence, Sum, Take, opened, parameter_only
+
+NARROW = 8  # channels below which neither the law of large numbers nor the central limit theorem is applied
+_DIVISION = 1.5  # largest factor, in units of one over the number of terms, that makes a mean of a sum
+
+
+class Means:
+    """Orders and pending sums by node. Normalized products do not tell what they were made from, hence the tables."""
+
+    def __init__(self) -> None:
+        self.orders: dict[Node, int] = {}
+        self.sums: dict[Node, int] = {}
+
+    def order(self, node: Node) -> int:
+        """Number of means over channels of zero-mean fields that the node is a product of."""
+        if node not in self.orders:
+            children = _children(node)
+            orders = [self.order(n) for n in children]
+            self.orders[node] = 0 if not orders else sum(orders) if isinstance(node, Mul) else min(orders)
+        return self.orders[node]
+
+    def pending(self, node: Node) -> int:
+        """Number of terms of a sum over channels of zero-mean fields, or of a multiple of one, that is not yet divided by it; else 0."""
+        if node not in self.sums:
+            found = [self.pending(n) for n in _children(node)]
+            if isinstance(node, Mul):
+                self.sums[node] = min(filter(None, found), default=0)
+            else:
+                self.sums[node] = _terms(node) or min(found, default=0)
+        return self.sums[node]
+
+    def product(self, made: Node, factors: Sequence[Node], within: bool) -> None:
+        """Note what ``made`` is the product of. Constants from ``within`` a sum do not divide it: they are scales of draws."""
+        fields = [n for n in factors if not isinstance(n, Const)]
+        scale = prod(_largest(n) for n in factors if isinstance(n, Const) and not within)
+        order, left = sum(map(self.order, fields)), []
+        for terms in sorted(filter(None, map(self.pending, fields))):
+            if not within and scale * terms <= _DIVISION:
+                order, scale = order + 1, scale * terms
+            else:
+                left.append(terms)
+        self.orders[made] = max(order, self.orders.get(made, 0))
+        self.sums.setdefault(made, min(left, default=0))
+
+    def inherit(self, made: Node, order: int) -> None:
+        """``made`` is another form of something of this order."""
+        if isinstance(made, Mul):
+            self.orders[made] = max(order, self.order(made))
+
+    def weigh(self, made: Node) -> None:
+        """``made`` is a sum with weights, which have a scale of their own: no division makes a mean of it."""
+        self.sums[made] = 0
+
+    def kept(self, children: Sequence[Occurrence], dims: Sequence[Dim], signs: int) -> list[Occurrence]:
+        """The terms of a sum that matter; ``signs`` are the bits of the leaves that derivatives depend on."""
+        least = min((self.order(n) for n, _ in children), default=0)
+        large = [c for c in children if self.order(c[0]) == least]
+        fields = [n for n, _ in large if not isinstance(n, Const)]
+        if fields and all(map(parameter_only, fields)):
+            return list(children)
+        return [c for c in children if c in large or (parity.leaves(c[0].parity) & signs and not self._averages(c, large, dims))]
+
+    def _averages(self, child: Occurrence, beside: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
+        """Whether a term beside varies along channels that the means in ``child`` lack."""
+        means = [i for n, i in opened(child) if self.pending(n) or self.order(n)]
+        where = set(range(len(dims))).intersection(*means)
+        return bool({d for _, i in beside for d in i if dims[d].kind == "chan"} - where)
+
+
+def _children(node: Node) -> list[Node]:
+    if isinstance(node, Add | Mul):
+        return [n for n, _ in node.children if not (isinstance(node, Mul) and isinstance(n, Const))]
+    return [node.child[0]] if isinstance(node, Take | Sum) else []
+
+
+def _terms(node: Node) -> int:
+    count = prod(d.size for d in node.summed) if isinstance(node, Sum) and node.unweighted else 0
+    return count if count >= NARROW else 0
+
+
+def _largest(node: Const) -> float:
+    return float(np.max(np.abs(node.array))) if concrete(node.array) else np.inf
