@@ -252,6 +252,8 @@ def normalised(named: Named) -> Named:
 
 def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
     """Sum the product of ``factors`` over labels in one planned einsum, never forming the outer product first."""
+    if any(map(is_nothing, factors)):
+        return NOTHING
     factors, summed_set, same = _merged(factors, summed)
     present = union(f.labels for f in factors)
     note, exponent = Note.of(f.note for f in factors), sum(f.exponent for f in factors)

@@ -74,8 +74,7 @@ class Means:
         """The terms of a sum that matter; ``signs`` are the bits of the leaves that derivatives depend on."""
         least = min((self.order(n) for n, _ in children), default=0)
         large = [c for c in children if self.order(c[0]) == least]
-        fields = [n for n, _ in large if not isinstance(n, Const)]
-        if fields and all(map(parameter_only, fields)):
+        if all(_drawn(n) for n, _ in children) and any(parameter_only(n) for n, _ in large):
             return list(children)
         return [c for c in children if c in large or (parity.leaves(c[0].parity) & signs and not self._averages(c, large, dims))]
 
@@ -90,6 +89,11 @@ def _children(node: Node) -> list[Node]:
     if isinstance(node, Add | Mul):
         return [n for n, _ in node.children if not (isinstance(node, Mul) and isinstance(n, Const))]
     return [node.child[0]] if isinstance(node, Take | Sum) else []
+
+
+def _drawn(node: Node) -> bool:
+    """Whether the node is made of parameters and of sums over them."""
+    return isinstance(node, Const) or parameter_only(node) or (bool(found := _children(node)) and all(map(_drawn, found)))
 
 
 def _terms(node: Node) -> int:

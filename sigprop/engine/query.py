@@ -94,8 +94,7 @@ class Query:
                 raise _Deep(factors)
             self.depth += 1
             try:
-                products = [p for p in self._products(plain) if not any(map(is_nothing, p))]
-                found = add([contract(p, ()) if len(p) > 1 else p[0] for p in products])
+                found = add([contract(p, ()) if len(p) > 1 else p[0] for p in self._products(plain)])
                 memo[key] = self._with_diagonal(plain, found)
             finally:
                 self.depth -= 1
