@@ -8,7 +8,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[figures,data,neural-tangents,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[neural-tangents,dev]"
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps neural-tangents
 	touch $(STAMP)
 

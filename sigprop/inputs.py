@@ -51,7 +51,7 @@ def _datasets() -> Any:
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise InvalidInput("--input: digits and photo need scikit-learn: pip install 'sigprop[data]'") from error
+        raise InvalidInput("--input: digits and photo need scikit-learn: pip install 'sigprop[studies]'") from error
     return datasets
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from sigprop.gaussian.quadrature import FEATURES, composite, double, features, h
 from sigprop.types import METHODS, Estimate
 
 _CHUNK = 1 << 22  # function values held at once
+_FEW = 1000  # entries among which equal ones are not looked for
 _WIDE = 16.0  # variance beyond which panels are wider than what a function of a scale of order one does near the origin
 _SAME = 1e-7  # relative standard deviation of v given u, whose square a smooth function does not see
 _ONE = Family("step", (1.0, 1.0))
@@ -54,8 +55,7 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any, degree: int = 0)
         z, w = composite(kinks, mean, scale, order)
         return xp.sum(w * hermite(degree, z) * f(mean + scale * z), axis=0)
 
-    value = integral(16)
-    return Estimate(value, abs(value - integral(12)), METHODS[1])
+    return Estimate(*_difference(integral), METHODS[1])
 
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
@@ -74,10 +74,21 @@ def moment2(functions1: Sequence[Function], functions2: Sequence[Function], var1
             return _rounding(value)
     kinks = (one.kinks or (0.0,), two.kinks or (0.0,))
     if namespace(var1, var2, cov, mean1, mean2) is np:
-        return _host(f, g, kinks, [var1, var2, cov, mean1, mean2], degrees)
+        return _distinct(f, g, kinks, [var1, var2, cov, mean1, mean2], degrees)
     shape = np.broadcast_shapes(*(np.shape(a) for a in (var1, var2, cov, mean1, mean2)))
     args = [jnp.broadcast_to(jnp.asarray(a, jnp.result_type(cov)), shape) for a in (var1, var2, cov, mean1, mean2)]
     return _traced(f, g, kinks, args, degrees)
+
+
+def _distinct(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> Estimate:
+    """Equal entries once: windows over sites repeat pairs of sites."""
+    shape = np.broadcast_shapes(*map(np.shape, args))
+    if f.key is None or g.key is None or np.prod(shape) < _FEW:
+        return _host(f, g, kinks, args, degrees)
+    rows, back = np.unique(np.stack([np.broadcast_to(a, shape).reshape(-1) for a in args]), axis=1, return_inverse=True)
+    found = _host(f, g, kinks, list(rows), degrees)
+    value, error = (np.broadcast_to(a, rows.shape[1])[back].reshape(shape) for a in (found.value, found.error))
+    return Estimate(value, error, found.method)
 
 
 def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> Estimate:
@@ -86,37 +97,49 @@ def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tupl
     rough = error > 1e-13 * scale
     args = [np.broadcast_to(a, value.shape) for a in args]
     same = rough & (triangular(*args[:3])[2] <= _SAME * np.sqrt(np.maximum(args[1], 0.0)))
-    if np.any(same) and kinks == ((0.0,), (0.0,)) and recognize(f).family is recognize(g).family is None:
-        fine, rest = (single(f, g, args, order, degrees) for order in (16, 12))
-        value, error = np.where(same, fine, value), np.where(same, abs(fine - rest), error)
+    apart = f.key is not None and g.key is not None  # else the functions carry arrays of their own, and entries cannot be taken alone
+    if kinks == ((0.0,), (0.0,)) and recognize(f).family is recognize(g).family is None:
+        value, error = _replaced(value, error, same, args, apart, 1000, lambda rows: _difference(lambda n: single(f, g, rows, n, degrees)))
         rough &= ~same
-    if not np.any(rough):
-        return Estimate(value, error, METHODS[1])
-    if f.key is None or g.key is None:  # the functions carry arrays of their own, and cannot be cut into rows
-        return Estimate(*_split(f, g, _narrow(kinks, args), args, degrees), METHODS[1])
-    rows = [a[rough] for a in args]
-    size = max(1, _CHUNK // 20_000)
-    parts, errors = [], []
-    for low in range(0, len(rows[0]), size):
-        chunk = [r[low:low + size] for r in rows]
-        fine, theirs = _split(f, g, kinks, chunk, degrees)
-        coarse = (theirs > 1e-13 * scale) | (np.maximum(chunk[0], chunk[1]) > _WIDE)
-        if np.any(coarse):
-            some = [r[coarse] for r in chunk]
+
+    def split(rows: list[Any]) -> tuple[Any, Any]:
+        fine, theirs = _split(f, g, kinks if apart else _narrow(kinks, rows), rows, degrees)
+        coarse = (theirs > 1e-13 * scale) | (np.maximum(rows[0], rows[1]) > _WIDE)
+        if apart and np.any(coarse):
+            some = [r[coarse] for r in rows]
             fine[coarse], theirs[coarse] = _split(f, g, _narrow(kinks, some), some, degrees)
-        parts.append(fine)
-        errors.append(theirs)
-    fine, theirs = np.concatenate(parts), np.concatenate(errors)
-    keep = error[rough] <= theirs
-    value, error = (np.array(np.broadcast_to(a, np.shape(value))) for a in (value, error))  # numbers too
-    value[rough], error[rough] = np.where(keep, value[rough], fine), np.where(keep, error[rough], theirs)
-    return Estimate(value, error, METHODS[1])  # type: ignore[arg-type]
+        return fine, theirs
+
+    return Estimate(*_replaced(value, error, rough, args, apart, 20_000, split), METHODS[1])
+
+
+def _replaced(value: Any, error: Any, which: Any, args: list[Any], apart: bool, nodes: int,
+              better: Callable[[list[Any]], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """Value and error with the entries ``which`` computed by ``better``, that takes ``nodes`` points each, where its error is less."""
+    if not np.any(which):
+        return value, error
+    if not apart:
+        fine, theirs = better(args)
+        keep = ~which | (error <= theirs)
+        return np.where(keep, value, fine), np.where(keep, error, theirs)
+    rows, size = [a[which] for a in args], max(1, _CHUNK // nodes)
+    parts = [better([r[low:low + size] for r in rows]) for low in range(0, len(rows[0]), size)]
+    fine, theirs = (np.concatenate(column) for column in zip(*parts, strict=True))
+    keep = error[which] <= theirs
+    value, error = (np.array(np.broadcast_to(a, which.shape)) for a in (value, error))
+    value[which], error[which] = np.where(keep, value[which], fine), np.where(keep, error[which], theirs)
+    return value, error
+
+
+def _difference(integral: Callable[[int], Any]) -> tuple[Any, Any]:
+    """A quadrature and its error."""
+    value = integral(16)
+    return value, abs(value - integral(12))
 
 
 def _split(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> tuple[Any, Any]:
     """Split quadrature and its error."""
-    value = double(f, g, kinks, args, 16, degrees)
-    return value, abs(value - double(f, g, kinks, args, 12, degrees))
+    return _difference(lambda order: double(f, g, kinks, args, order, degrees))
 
 
 def _narrow(kinks: tuple, args: list[Any]) -> tuple:
