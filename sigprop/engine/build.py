@@ -15,6 +15,7 @@ from sigprop.arrays import concrete, host, namespace
 from sigprop.engine import parity
 from sigprop.engine.draws import Draw
 from sigprop.engine.elementwise import is_variable, variables
+from sigprop.engine.factoring import factored
 from sigprop.engine.means import Means
 from sigprop.engine.nodes import (
     Add,
@@ -116,8 +117,12 @@ class Pool:
     # elementwise operations
 
     def add(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
-        children = self._gathered([c for c in children if not self.is_zero(c[0])], dims)
-        children = self.means.kept(self._collected(children, dims), dims, self.signs)
+        return self._sum([c for c in children if not self.is_zero(c[0])], dims)
+
+    def _sum(self, children: Sequence[Occurrence], dims: Sequence[Dim], distributed: bool = False) -> Node:
+        """A sum; what has been ``distributed`` over its terms stays so."""
+        children = self._collected(self._gathered(children, dims), dims)
+        children = self.means.kept(children if distributed else factored(self, children, dims), dims, self.signs)
         if any(isinstance(c[0], Concat) for c in children):
             return self._into_concat(children, dims, self.add)
         if not children:
@@ -191,7 +196,7 @@ class Pool:
         """The product of ``factors`` and of a sum, as a sum of products."""
         node, index = total
         assert isinstance(node, Add)
-        return self.add([self.over([*factors, term], dims, self.mul) for term in placed(node.children, index)], dims)
+        return self._sum([self.over([*factors, term], dims, self.mul) for term in placed(node.children, index)], dims, distributed=True)
 
     def _gathered(self, children: Sequence[Occurrence], dims: Sequence[Dim]) -> list[Occurrence]:
         """Constants hidden in nested sums join those of this one, so that ``u + c - c`` is ``u`` and keeps its sign symmetry."""
