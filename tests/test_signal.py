@@ -46,11 +46,12 @@ TOKENS = np.random.default_rng(0).integers(0, 50, (2, 5))
 @pytest.mark.parametrize(("model", "x"), [(CNN, IMAGES), (LanguageModel(), TOKENS)], ids=["cnn", "language model"])
 def test_prediction_agrees_with_measurement(model, x):
     net = sp.network(model, x)
-    predicted, measured = sp.propagate(net, x), sp.measure(net, x, seeds=64)
+    predicted, measured = sp.propagate(net, x, backward=True), sp.measure(net, x, seeds=64, backward=True)
     assert list(predicted.node.values) == list(measured.node.values)
-    allowed = 5.5 * measured.second_moment_stderr + 8 / WIDTH * predicted.second_moment
-    gap = abs(predicted.second_moment - measured.second_moment)
-    assert bool((gap < allowed).all()), (gap / predicted.second_moment).values
+    for name in ("second_moment", "grad_variance"):
+        allowed = 5.5 * measured[f"{name}_stderr"] + 8 / WIDTH * predicted[name]
+        gap = abs(predicted[name] - measured[name])
+        assert bool((gap < allowed).all()), (name, (gap / predicted[name]).values)
 
 
 @pytest.mark.parametrize(("scale", "per_layer"), [(2.0, 1.0), (1.0, 0.5)], ids=["He", "square Glorot"])
