@@ -124,7 +124,7 @@ class Pool:
         children = self._collected(self._gathered(children, dims), dims)
         children = self.means.kept(children if distributed else factored(self, children, dims), dims, self.signs)
         if any(isinstance(c[0], Concat) for c in children):
-            return self._into_concat(children, dims, self.add)
+            return self.into_concat(children, dims, self.add)
         if not children:
             return self.const(np.zeros(()), ())
         if len(children) == 1 and (self._identity(children[0], dims) or isinstance(children[0][0], Const)):
@@ -153,7 +153,7 @@ class Pool:
 
         flat = [f for child in children for f in factors(child)]
         if any(isinstance(c[0], Concat) for c in flat):
-            made = self._into_concat(flat, dims, self.mul)
+            made = self.into_concat(flat, dims, self.mul)
             for part, _ in getattr(made, "parts", ()):
                 self.means.inherit(part, sum(self.means.order(n) for n, _ in children))
             return made
@@ -258,7 +258,7 @@ class Pool:
     def map(self, name: str, function: Callable[..., Any], children: Sequence[Occurrence], dims: Sequence[Dim],
             key: Any, symmetry: str | None = None) -> Node:
         if any(isinstance(c[0], Concat) for c in children):
-            return self._into_concat(children, dims, lambda c, d: self.map(name, function, c, d, key, symmetry))
+            return self.into_concat(children, dims, lambda c, d: self.map(name, function, c, d, key, symmetry))
         random = [c for c in children if not isinstance(c[0], Const)]
         found = parity.product(_seen(random)) if len(random) == 1 else parity.total([p.unknown() for p in _seen(random)])
         if len(random) == 1 and symmetry != "odd":
@@ -385,7 +385,7 @@ class Pool:
                             tails=joint_tails(parts), parts=tuple(parts), sizes=tuple(sizes),
                             axis=axis)
 
-    def _into_concat(self, children: Sequence[Occurrence], dims: Sequence[Dim], build: Callable[..., Node]) -> Node:
+    def into_concat(self, children: Sequence[Occurrence], dims: Sequence[Dim], build: Callable[..., Node]) -> Node:
         node, index = next(c for c in children if isinstance(c[0], Concat))
         assert isinstance(node, Concat)
         axis, edges = index[node.axis], np.cumsum([0, *node.sizes])

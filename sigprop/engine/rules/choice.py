@@ -14,24 +14,30 @@ import numpy as np
 from sigprop.engine.build import Pool
 from sigprop.engine.elementwise import variables
 from sigprop.engine.interpreter import Context
-from sigprop.engine.nodes import Add, Const, Dim, Mul, Occurrence
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Mul, Node, Occurrence
 from sigprop.engine.values import Value, combine, settle
 
 
 def separated(context: Context, which: Value, cases: Sequence[Value], function: Callable[..., Any], key: Any) -> Value:
     """``function(which, *cases)``, which picks one of the cases."""
     pool = context.pool
-    dims, (predicate, *options), axes = combine(pool, [which, *cases])
-    own = _variables(predicate)
-    if own is None or all(_within(option, own) for option in options):
-        return settle(pool.map("select_n", function, [predicate, *options], dims, key), dims, axes)
-    zero, terms = (pool.const(np.zeros(()), ()), ()), []
-    for k, option in enumerate(options):
-        for inside, outside in _products(pool, option, own, dims):
-            arguments = [predicate, *(inside if j == k else zero for j in range(len(options)))]
-            chosen = pool.over(arguments, dims, lambda c, d: pool.map("select_n", function, c, d, key))
-            terms.append(pool.over([chosen, *outside], dims, pool.mul))
-    return settle(pool.add(terms, dims), dims, axes)
+    dims, children, axes = combine(pool, [which, *cases])
+
+    def choice(children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
+        if any(isinstance(n, Concat) for n, _ in children):
+            return pool.into_concat(children, dims, choice)
+        predicate, *options = children
+        if all(_within(option, predicate) for option in options):
+            return pool.map("select_n", function, children, dims, key)
+        zero, terms = (pool.const(np.zeros(()), ()), ()), []
+        for k, option in enumerate(options):
+            for inside, outside in _products(pool, option, predicate, dims):
+                arguments = [predicate, *(inside if j == k else zero for j in range(len(options)))]
+                chosen = pool.over(arguments, dims, lambda c, d: pool.map("select_n", function, c, d, key))
+                terms.append(pool.over([chosen, *outside], dims, pool.mul))
+        return pool.add(terms, dims)
+
+    return settle(choice(children, dims), dims, axes)
 
 
 def _variables(occurrence: Occurrence) -> set[Occurrence] | None:
@@ -40,26 +46,28 @@ def _variables(occurrence: Occurrence) -> set[Occurrence] | None:
     return None if found is None else {(n, tuple(index[j] for j in i)) for n, i in found}
 
 
-def _within(occurrence: Occurrence, own: set[Occurrence]) -> bool:
-    """Whether the field is a function of the variables ``own`` alone."""
-    found = _variables(occurrence)
+def _within(occurrence: Occurrence, predicate: Occurrence) -> bool:
+    """Whether the field is a function of the predicate's variables alone, or of its draws where it has no variables."""
+    own, found = _variables(predicate), _variables(occurrence)
+    if own is None:
+        return not occurrence[0].leaves & ~predicate[0].leaves
     return found is not None and found <= own
 
 
-def _products(pool: Pool, option: Occurrence, own: set[Occurrence], dims: Sequence[Dim]) -> Iterator[tuple[Occurrence, list[Occurrence]]]:
+def _products(pool: Pool, option: Occurrence, predicate: Occurrence, dims: Sequence[Dim]) -> Iterator[tuple[Occurrence, list[Occurrence]]]:
     """``option`` as a sum of products of a function of ``own`` and of other factors."""
     node, index = option
     one: Occurrence = (pool.const(np.ones(()), ()), ())
     if pool.is_zero(node):
         return
-    if _within(option, own):
+    if _within(option, predicate):
         yield option, []
     elif isinstance(node, Add):
-        parts = [p for child, where in node.children for p in _products(pool, (child, tuple(index[j] for j in where)), own, dims)]
+        parts = [p for child, where in node.children for p in _products(pool, (child, tuple(index[j] for j in where)), predicate, dims)]
         yield from [(one, [option])] if all(inside == one for inside, _ in parts) else parts
     elif isinstance(node, Mul):
         factors = [(n, tuple(index[j] for j in i)) for n, i in node.children]
-        inner = [f for f in factors if not isinstance(f[0], Const) and _within(f, own)]
+        inner = [f for f in factors if not isinstance(f[0], Const) and _within(f, predicate)]
         inside = pool.over(inner, dims, pool.mul) if inner else one
         yield inside, [f for f in factors if f not in inner]
     else:
