@@ -102,11 +102,15 @@ def _apart(node: Node, index: Sequence[int], count: int, summed: int) -> list[tu
 
 
 def _weighted(pool: Pool, child: Occurrence, count: int) -> bool:
-    """Whether the terms of a sum are products: of random factors (a derivative along a field counts as one), or of draws and data."""
+    """Whether the terms of a sum are products: of random factors (a derivative along a field counts as one), or of draws and data.
+
+    A coefficient for each channel is no weight, a matrix of data is.
+    """
     node, index = child
     factors = placed(node.children, index) if isinstance(node, Mul) else []
     random = [(n, i) for n, i in factors if not isinstance(n, Const)]
-    data = any(isinstance(n, Const) and max(i, default=0) >= count for n, i in factors)
+    theirs = {j for _, i in random for j in i}
+    data = any(isinstance(n, Const) and max(i, default=0) >= count and not set(i) <= theirs for n, i in factors)
     weights = [n for n, i in random if parameter_only(n) and not (pool.shared_sign(n) and min(i, default=count) >= count)]
     return data or (len(random) > 1 and (not pool.shared_sign(node) or bool(weights)))
 

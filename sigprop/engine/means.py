@@ -76,7 +76,8 @@ class Means:
         large = [c for c in children if self.order(c[0]) == least]
         if all(_drawn(n) for n, _ in children) and any(parameter_only(n) for n, _ in large):
             return list(children)
-        return [c for c in children if c in large or (parity.leaves(c[0].parity) & signs and not self._averages(c, large, dims))]
+        biases = all(parameter_only(n) for n, _ in large)
+        return [c for c in children if c in large or ((biases or parity.leaves(c[0].parity) & signs) and not self._averages(c, large, dims))]
 
     def _averages(self, child: Occurrence, beside: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
         """Whether a term beside varies along channels that the means in ``child`` lack."""
