@@ -14,24 +14,30 @@ import numpy as np
 from sigprop.engine.build import Pool
 from sigprop.engine.elementwise import variables
 from sigprop.engine.interpreter import Context
-from sigprop.engine.nodes import Add, Const, Dim, Mul, Occurrence
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Mul, Node, Occurrence
 from sigprop.engine.values import Value, combine, settle
 
 
 def separated(context: Context, which: Value, cases: Sequence[Value], function: Callable[..., Any], key: Any) -> Value:
     """``function(which, *cases)``, which picks one of the cases."""
-    pool = context.pool
-    dims, (predicate, *options), axes = combine(pool, [which, *cases])
+    dims, children, axes = combine(context.pool, [which, *cases])
+    return settle(_choice(context.pool, children, dims, function, key), dims, axes)
+
+
+def _choice(pool: Pool, children: Sequence[Occurrence], dims: Sequence[Dim], function: Callable[..., Any], key: Any) -> Node:
+    predicate, *options = children
+    if isinstance(predicate[0], Concat):  # each part has variables of its own
+        return pool._into_concat(children, dims, lambda c, d: _choice(pool, c, d, function, key))
     own = _variables(predicate)
     if own is None or all(_within(option, own) for option in options):
-        return settle(pool.map("select_n", function, [predicate, *options], dims, key), dims, axes)
+        return pool.map("select_n", function, children, dims, key)
     zero, terms = (pool.const(np.zeros(()), ()), ()), []
     for k, option in enumerate(options):
         for inside, outside in _products(pool, option, own, dims):
             arguments = [predicate, *(inside if j == k else zero for j in range(len(options)))]
             chosen = pool.over(arguments, dims, lambda c, d: pool.map("select_n", function, c, d, key))
             terms.append(pool.over([chosen, *outside], dims, pool.mul))
-    return settle(pool.add(terms, dims), dims, axes)
+    return pool.add(terms, dims)
 
 
 def _variables(occurrence: Occurrence) -> set[Occurrence] | None:
