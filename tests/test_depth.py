@@ -87,6 +87,21 @@ def test_kernel_maps_over_batches():
         np.testing.assert_allclose(ntk[k], kernel(x).ntk, rtol=1e-5)
 
 
+def test_what_channels_share_is_refused_under_jit():
+    """Weights that mix tokens are the same for all channels: whether they matter to a normalizer is not known from traced inputs."""
+    class Mixer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(3)(jnp.tanh(nn.Dense(64)(x)).swapaxes(1, 2)).swapaxes(1, 2)
+            return nn.Dense(4)(nn.LayerNorm()(x))
+
+    tokens = np.random.default_rng(1).standard_normal((2, 3, 8)).astype(np.float32)
+    net = sp.network(Mixer(), tokens)
+    assert np.isfinite(sp.propagate(net, tokens).second_moment).all()
+    with pytest.raises(sp.Unsound, match=r"share a random part.*outside of jax\.jit"):
+        jax.jit(lambda x: sp.infinite_kernel(net, ntk=False)(x).nngp)(tokens)
+
+
 def test_measure_under_jit_equals_eager():
     net = sp.network(MODEL, X)
     eager, traced = sp.measure(net, X, seeds=16), jax.jit(lambda x: sp.measure(net, x, seeds=16))(X)
