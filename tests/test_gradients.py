@@ -61,6 +61,17 @@ class DenseNet(nn.Module):
         return nn.Dense(4)(x)
 
 
+class Joined(nn.Module):
+    """A choice for each unit after a concatenation, of which one part is deterministic."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        h = nn.Dense(self.width)(x)
+        return nn.Dense(4)(nn.relu(jnp.concatenate([h, nn.Dense(self.width)(nn.relu(h)), x], -1)))
+
+
 class Convolutions(nn.Module):
     width: int
     depthwise: bool = False
@@ -98,10 +109,11 @@ CASES = {
     "relu": (mlp(nn.relu), ROWS, 128), "tanh": (mlp(nn.tanh), ROWS, 128), "gelu": (mlp(nn.gelu), ROWS, 128),
     "pre-norm residual": (PreNorm, ROWS, 128), "norm and tanh": (lambda n: NormBlocks(n, nn.tanh), ROWS, 128),
     "norm and gelu": (lambda n: NormBlocks(n, nn.gelu), ROWS, 128), "concatenated": (DenseNet, ROWS, 128),
+    "choice after concatenation": (Joined, ROWS, 128),
     "embedding": (Embedded, TOKENS, 128), "shared weights": (Shared, ROWS, 128),
     "convolutions": (Convolutions, IMAGES, 96), "depthwise": (lambda n: Convolutions(n, True), IMAGES, 96),
 }
-FAST = {"tanh", "embedding", "concatenated"}
+FAST = {"tanh", "embedding", "concatenated", "choice after concatenation"}
 REFUSED = {"shared weights": {"Dense_2/bias", "Dense_2/kernel"}}  # before the layer that is used twice
 
 

@@ -260,12 +260,21 @@ class Pool:
         if any(isinstance(c[0], Concat) for c in children):
             return self.into_concat(children, dims, lambda c, d: self.map(name, function, c, d, key, symmetry))
         random = [c for c in children if not isinstance(c[0], Const)]
+        if not random:
+            return self._constant(function, children, dims)
         found = parity.product(_seen(random)) if len(random) == 1 else parity.total([p.unknown() for p in _seen(random)])
         if len(random) == 1 and symmetry != "odd":
             found = _seen(random)[0].even() if symmetry == "even" else found.unknown()
         full = (name, key, *((c[0].id, c[1]) for c in children))
         return self._intern(Map, full, dims, parity=found, tails=joint_tails(random),
                             name=name, function=function, children=tuple(children), key=key, symmetry=symmetry)
+
+    def _constant(self, function: Callable[..., Any], consts: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
+        """A function of constants alone, such as the deterministic part of a concatenation."""
+        every = range(len(dims))
+        array = function(*(_over(node, index, every, dims) for node, index in consts))
+        xp = namespace(array)
+        return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims, Note.of(c.note for c, _ in consts))  # type: ignore[attr-defined]
 
     # indexing
 

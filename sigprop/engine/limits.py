@@ -102,11 +102,15 @@ def _apart(node: Node, index: Sequence[int], count: int, summed: int) -> list[tu
 
 
 def _weighted(pool: Pool, child: Occurrence, count: int) -> bool:
-    """Whether the terms of a sum are products: of random factors (a derivative along a field counts as one), or of draws and data."""
+    """Whether the terms of a sum are products: of random factors (a derivative along a field counts as one), or of draws and data.
+
+    A coefficient for each channel is no weight, a matrix of data is.
+    """
     node, index = child
     factors = placed(node.children, index) if isinstance(node, Mul) else []
     random = [(n, i) for n, i in factors if not isinstance(n, Const)]
-    data = any(isinstance(n, Const) and max(i, default=0) >= count for n, i in factors)
+    theirs = {j for _, i in random for j in i}
+    data = any(isinstance(n, Const) and max(i, default=0) >= count and not set(i) <= theirs for n, i in factors)
     weights = [n for n, i in random if parameter_only(n) and not (pool.shared_sign(n) and min(i, default=count) >= count)]
     return data or (len(random) > 1 and (not pool.shared_sign(node) or bool(weights)))
 
@@ -169,8 +173,7 @@ def _participation(node: Node, index: Sequence[int], summed: Sequence[int]) -> f
 
 
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
-    fields = _pair_of_fields(child, summed, dims)
-    given = _given_shared(pool, fields, summed, dims) if fields else None
+    given = _given_shared(pool, child, summed, dims)
     if given is not None:
         return given
     array, used, note = pool.query.mean_of_sum(child, summed, dims)
@@ -198,7 +201,9 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     sides = _apart(node, index, len(dims), len(summed))
     query = pool.query
     mean = query.moment([(node, labels)])
+    along = [k for k, i in enumerate(index) if i in channels]
     if not concrete(mean.array):
+        _check_traced(node, along)
         return 0.0
     first = float(np.max(mean.plain() ** 2, initial=0.0))
     if first == 0 or terms < size or (mean.note.error > 1e-3 and not _square(node)):
@@ -209,7 +214,7 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
                 "zero (tied or repeated weights, a fixed matrix over channels, an activation centred for one variance): its "
                 "infinite-width limit is not known here."
             )
-    if first == 0 or not shares(node, [k for k, i in enumerate(index) if i in channels]):
+    if first == 0 or not shares(node, along):
         return 0.0
     pair = query.moment([(node, sides[0]), (node, sides[1])])
     square = multiply([mean, mean])
@@ -219,20 +224,33 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     return spread if spread > 1e-6 else 0.0
 
 
-def _given_shared(pool: Pool, fields: Sequence[Occurrence], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
-    """Sum over channels of a product of two Gaussian fields whose channels share a random part; ``None`` where they do not.
+def _check_traced(node: Node, along: Sequence[int]) -> None:
+    """Refuse a sum over the dims ``along`` of what some field behind it shares along them."""
+    if shares(node, along):
+        raise Unsound("channels share a random part (a gate, weights that mix tokens), whose size is not known while inputs are traced: "
+                      "predict outside of jax.jit and jax.vmap")
+
+
+def _given_shared(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
+    """Sum over channels of a product of two Gaussian fields whose channels share a random part; ``None`` for any other.
 
     Given the shared parts ``m`` and ``m'``, which are the fields' own means over channels, the rest is independent between channels:
     ``mean_c z_c z'_c = m m' + E[z_c z'_c] - E[z_c z'_c']`` with ``c`` and ``c'`` apart (de Finetti).
     """
-    every, count = (*dims, *summed), len(dims)
+    every, count, fields = (*dims, *summed), len(dims), _pair_of_fields(child, summed, dims)
+    if not fields:
+        return None
     labels = [tuple(Label(j, every[j].kind, every[j].size) for j in i) for _, i in fields]
     apart = [tuple(la._replace(number=la.number + k * len(every), kind="apart") if la.number >= count else la for la in found)
              for k, found in enumerate(labels)]
     same, other = (pool.query.moment([(n, la) for (n, _), la in zip(fields, found, strict=True)]) for found in (labels, apart))
     if any(la.kind == "apart" for la in other.labels):
         return None  # the channels have means of their own, and are not alike
-    if is_nothing(other) or not concrete(other.array) or np.max(np.abs(other.plain())) <= 1e-6 * np.max(np.abs(same.plain())):
+    if is_nothing(other):
+        return None
+    if not concrete(other.array):
+        return _check_traced(child[0], [k for k, i in enumerate(child[1]) if i >= count])
+    if np.max(np.abs(other.plain())) <= 1e-6 * np.max(np.abs(same.plain())):
         return None
     wide = [Label(count + k, d.kind, d.size) for k, d in enumerate(summed)]
     rest = contract([add([same, other._replace(array=-other.array)])], wide)

@@ -3,9 +3,9 @@
 A sum of ``n`` zero-mean fields over channels, without weights, is of order ``sqrt(n)``. *Pending* until the division by its number of
 terms is met, it is then a mean, of order ``1/sqrt(n)``, whatever its size: what it is multiplied by before and after, a normalizer's
 scale say, is of order one. The *order* of a field is the number of such means in it: they add up in products, and the least of its
-terms is that of a sum. A term of a sum is dropped beside terms of lower order, with two exceptions: parameters, which are summed again
-later, and derivatives along random tangents, whose scales differ from tangent to tangent. A mean of derivatives is dropped only where
-a term beside it varies along channels over which it is a mean: else it is all that reaches a read-out.
+terms is that of a sum. A term of a sum is dropped beside terms of lower order, with two exceptions. Parameters are summed again later,
+and keep their means. Derivatives, whose scales differ from tangent to tangent, and biases have no order that a mean could be compared
+with: beside them it is dropped only where they vary along channels over which it is a mean, else it may be all that is read out.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Means:
         large = [c for c in children if self.order(c[0]) == least]
         if all(_drawn(n) for n, _ in children) and any(parameter_only(n) for n, _ in large):
             return list(children)
-        return [c for c in children if c in large or (parity.leaves(c[0].parity) & signs and not self._averages(c, large, dims))]
+        biases = all(parameter_only(n) for n, _ in large)
+        moves = [biases or bool(parity.leaves(n.parity) & signs) for n, _ in children]
+        return [c for c, m in zip(children, moves, strict=True) if c in large or (m and not self._averages(c, large, dims))]
 
     def _averages(self, child: Occurrence, beside: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
         """Whether a term beside varies along channels that the means in ``child`` lack."""
