@@ -17,7 +17,7 @@ import numpy as np
 
 from sigprop.arrays import concrete
 from sigprop.engine import parity
-from sigprop.engine.nodes import Add, Const, Dim, Mul, Node, Occurrence, Sum, Take, opened, parameter_only
+from sigprop.engine.nodes import Add, Const, Dim, Mul, Node, Occurrence, Sum, Take, opened, parameter_only, placed
 
 NARROW = 8  # channels below which neither the law of large numbers nor the central limit theorem is applied
 _DIVISION = 1.5  # largest factor, in units of one over the number of terms, that makes a mean of a sum
@@ -82,6 +82,8 @@ class Means:
 
     def _averages(self, child: Occurrence, beside: Sequence[Occurrence], dims: Sequence[Dim]) -> bool:
         """Whether a term beside varies along channels that the means in ``child`` lack."""
+        if isinstance(child[0], Add):
+            return all(self._averages(c, beside, dims) for c in placed(child[0].children, child[1]))
         means = [i for n, i in opened(child) if self.pending(n) or self.order(n)]
         where = set(range(len(dims))).intersection(*means)
         return bool({d for _, i in beside for d in i if dims[d].kind == "chan"} - where)
