@@ -14,7 +14,7 @@ from sigprop.arrays import namespace
 from sigprop.gaussian.closed import closed_form
 from sigprop.gaussian.families import Family, recognize
 from sigprop.gaussian.functions import Function, product
-from sigprop.gaussian.quadrature import FEATURES, composite, double, features, hermite, series, single, triangular
+from sigprop.gaussian.quadrature import FEATURES, beyond, composite, double, features, hermite, series, single, triangular
 from sigprop.types import METHODS, Estimate
 
 _CHUNK = 1 << 22  # function values held at once
@@ -55,7 +55,8 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any, degree: int = 0)
         return xp.sum(w * hermite(degree, z) * f(mean + scale * z), axis=0)
 
     value = integral(16)
-    return Estimate(value, abs(value - integral(12)), METHODS[1])
+    left_out = beyond(lambda z: abs(hermite(degree, z) * f(mean + scale * z)), max(np.ndim(mean), np.ndim(var)))
+    return Estimate(value, abs(value - integral(12)) + left_out, METHODS[1])
 
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
@@ -74,10 +75,18 @@ def moment2(functions1: Sequence[Function], functions2: Sequence[Function], var1
             return _rounding(value)
     kinks = (one.kinks or (0.0,), two.kinks or (0.0,))
     if namespace(var1, var2, cov, mean1, mean2) is np:
-        return _host(f, g, kinks, [var1, var2, cov, mean1, mean2], degrees)
-    shape = np.broadcast_shapes(*(np.shape(a) for a in (var1, var2, cov, mean1, mean2)))
-    args = [jnp.broadcast_to(jnp.asarray(a, jnp.result_type(cov)), shape) for a in (var1, var2, cov, mean1, mean2)]
-    return _traced(f, g, kinks, args, degrees)
+        found = _host(f, g, kinks, [var1, var2, cov, mean1, mean2], degrees)
+    else:
+        shape = np.broadcast_shapes(*(np.shape(a) for a in (var1, var2, cov, mean1, mean2)))
+        args = [jnp.broadcast_to(jnp.asarray(a, jnp.result_type(cov)), shape) for a in (var1, var2, cov, mean1, mean2)]
+        found = _traced(f, g, kinks, args, degrees)
+    return found._replace(error=found.error + _left_out(f, mean1, var1, degrees[0]) * _left_out(g, mean2, var2, degrees[1]))
+
+
+def _left_out(f: Function, mean: Any, var: Any, degree: int) -> Any:
+    """Root of the part of ``E[(He_degree(z) f(u))^2]`` beyond the nodes: by Cauchy and Schwarz a product of two bounds what is left out."""
+    scale = namespace(var).sqrt(namespace(var).maximum(var, 0.0))
+    return beyond(lambda z: (hermite(degree, z) * f(mean + scale * z)) ** 2, max(np.ndim(mean), np.ndim(var))) ** 0.5
 
 
 def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> Estimate:

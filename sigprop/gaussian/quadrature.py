@@ -11,6 +11,7 @@ import numpy as np
 from sigprop.arrays import namespace
 
 _REACH = 8.5  # standard deviations; the mass beyond is 2e-17
+_END = np.exp(-(_REACH**2) / 2) / np.sqrt(2 * np.pi)  # density there
 _PANELS = 6
 _TERMS = (32, 96, 256)
 FEATURES = (-8.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # arguments between which activations are smooth at any variance
@@ -55,6 +56,26 @@ def _breaks(kinks: tuple[float, ...], mean: Any, scale: Any) -> Any:
 def composite(kinks: tuple[float, ...], mean: Any, scale: Any, order: int) -> tuple[Any, Any]:
     """Nodes and weights for E[f(mean + scale z)], z standard normal, where ``f`` has ``kinks``."""
     return _composite(_breaks(kinks, mean, scale), order)
+
+
+def beyond(size: Callable[[Any], Any], rank: int) -> Any:
+    """Estimate of E[size(z)], ``size >= 0`` of standard normal ``z``, over what lies beyond the reach of the nodes.
+
+    It is ``density(r) size(r) / (r - slope)`` at both ends (Mills' ratio) for ``size`` that grows like ``exp(slope z)`` there, and
+    infinite where it grows as fast as the density falls. The slope is the smaller one of those over the last quarter and over the last
+    two standard deviations: a zero of ``size`` raises one of them, a kink the other. ``size`` is called with ``z`` on a leading axis
+    before ``rank`` others.
+    """
+    steps = np.concatenate([np.linspace(_REACH - 2, _REACH - 1, 9), np.linspace(_REACH - 1, _REACH, 9)])
+    values = size(np.concatenate([-steps, steps]).reshape(-1, *[1] * rank))
+    xp = namespace(values)
+    total: Any = 0.0
+    for tail in (values[:18], values[18:]):
+        middle, end, before, last = xp.max(tail[:9], axis=0), xp.max(tail[9:], axis=0), tail[-3], tail[-1]
+        slope = xp.minimum(xp.where(before > 0, 4 * xp.log(last / before), np.inf), xp.where(middle > 0, xp.log(end / middle), 0.0))
+        room = _REACH - xp.maximum(slope, 0.0)
+        total = total + xp.where(end > 0, _END * end / xp.where(room > 0.5, room, 0.0), 0.0)
+    return total
 
 
 def features(var: Any) -> tuple[float, ...]:
