@@ -23,6 +23,8 @@ DEFAULTS: dict[str, dict[str, float]] = {  # those of optax
 _WITHOUT = {
     "lion": "it holds no second moment: every entry moves by lr, whatever the gradient", "sgd": "it holds no second moment: it moves by "
     "lr times the gradient", "momentum": "it holds no second moment", "signsgd": "it holds no second moment: every entry moves by lr",
+    "sign_sgd": "it holds no second moment: every entry moves by lr", "noisy_sgd": "it holds no second moment", "rprop": "it holds step "
+    "sizes and no second moment", "lars": "it holds no second moment",
 }
 _BELOW = {"b1": 1.0, "b2": 1.0, "decay": 1.0}
 
@@ -82,10 +84,13 @@ def optimizer(name: str, options: Mapping[str, Any]) -> Optimizer:
     Raises:
         InvalidInput: for one that has no second moment, an unknown one, and for options that it lacks or that are out of range.
     """
+    if not isinstance(name, str):
+        raise InvalidInput(f"optimizer: {getattr(name, '__name__', type(name).__name__)} is not a name; give one of "
+                           f"{', '.join(map(repr, DEFAULTS))}, and its options by keyword")
     if name in _WITHOUT:
         raise InvalidInput(f"optimizer: {name!r} has no state to predict, since {_WITHOUT[name]}")
     if name not in DEFAULTS:
-        raise InvalidInput(f"optimizer: {name!r} is none of {', '.join(map(repr, DEFAULTS))}")
+        raise InvalidInput(f"optimizer: {name!r} is none of {', '.join(map(repr, DEFAULTS))}; E[g²] itself does not depend on it")
     known = DEFAULTS[name]
     for option, value in options.items():
         if option not in known:
