@@ -13,7 +13,7 @@ from scipy.special import ndtri
 from sigprop.arrays import namespace
 from sigprop.gaussian.closed import closed_form
 from sigprop.gaussian.families import Family, recognize
-from sigprop.gaussian.functions import Function, product
+from sigprop.gaussian.functions import Function, product, remembered
 from sigprop.gaussian.quadrature import FEATURES, beyond, composite, double, features, hermite, series, single, triangular
 from sigprop.types import METHODS, Estimate
 
@@ -83,6 +83,7 @@ def moment2(functions1: Sequence[Function], functions2: Sequence[Function], var1
     return found._replace(error=found.error + _left_out(f, mean1, var1, degrees[0]) * _left_out(g, mean2, var2, degrees[1]))
 
 
+@remembered
 def _left_out(f: Function, mean: Any, var: Any, degree: int) -> Any:
     """Root of the part of ``E[(He_degree(z) f(u))^2]`` beyond the nodes: by Cauchy and Schwarz a product of two bounds what is left out."""
     scale = namespace(var).sqrt(namespace(var).maximum(var, 0.0))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sigprop.arrays import namespace
+from sigprop.gaussian.functions import Function, remembered
 
 _REACH = 8.5  # standard deviations; the mass beyond is 2e-17
 _END = np.exp(-(_REACH**2) / 2) / np.sqrt(2 * np.pi)  # density there
@@ -116,8 +117,8 @@ def single(f: Callable[[Any], Any], g: Callable[[Any], Any], args: list[Any], or
     return np.sum(w * hermite(degrees[0], z) * f(mean1 + s1 * z) * g(mean2 + slope * z), axis=0) * (degrees[1] == 0)
 
 
-def _coefficients(f: Callable[[Any], Any], kinks: tuple[float, ...], mean: Any, var: Any, terms: int,
-                  degree: int) -> tuple[Any, Any, Any]:
+@remembered  # a pair's moments of several degrees, and pairs that share a variable, ask for the same ones
+def _coefficients(f: Function, kinks: tuple[float, ...], mean: Any, var: Any, terms: int, degree: int) -> tuple[Any, Any, Any]:
     """Of ``h = He_degree(z) f(mean + sd z)``: E[h he_n(z)] with orthonormal ``he_n`` on axis 0, E[h^2] beyond them, and E[h^2]."""
     scale = np.sqrt(np.maximum(var, 0.0))
     z, w = composite((*kinks, *FEATURES), mean, scale, 24)
@@ -134,7 +135,7 @@ def _coefficients(f: Callable[[Any], Any], kinks: tuple[float, ...], mean: Any, 
     return stack, np.maximum(total - np.sum(stack**2, axis=0), 1e-16 * np.abs(total)), total
 
 
-def series(f: Callable[[Any], Any], g: Callable[[Any], Any], kinks: tuple, var1: Any, var2: Any, cov: Any, mean1: Any,
+def series(f: Function, g: Function, kinks: tuple, var1: Any, var2: Any, cov: Any, mean1: Any,
            mean2: Any, degrees: tuple[int, int] = (0, 0)) -> tuple[Any, Any, float]:
     """E[f(u) g(v)] = sum_n f_n g_n rho^n (Mehler 1866), a bound of its error, and the size that the value could have.
 
