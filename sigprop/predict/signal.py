@@ -73,7 +73,7 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
     data: dict[str, Any] = {name: (("node", *dims), _stacked([c[name] for c in columns])) for name, dims in _DIMS.items()}
     data["gaussian"] = ("node", np.array([t.gaussian for t in table]))
     data["method"] = ("node", np.array([t.method for t in table]))
-    grads, reason = _backward(found, net, x) if backward else ([(np.nan,) * 3] * len(rows), "not asked for: backward=True")
+    grads, reason = _backward(found, net, x) if backward else ([(np.nan, np.nan, np.nan)] * len(rows), "not asked for: backward=True")
     for name, column in zip(("grad_variance", "log10_grad_variance", "grad_error"), zip(*grads, strict=True), strict=True):
         data[name] = ("node", _stacked(column))
     maps = {row.name: _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
@@ -86,7 +86,7 @@ def _backward(found: Interpretation, net: Network, x: tuple[Any, ...]) -> tuple[
     inside = Unsound("a function with a derivative rule of its own has no gradients inside")
     table = [made.get(row.name, inside) for row in net.rows(*x)]
     reason = next((str(g) for g in table if isinstance(g, SigpropError) and g is not inside), "")
-    return [(np.nan,) * 3 if isinstance(g, SigpropError) else (g.plain(), _log10(g.array, g.exponent), g.plain() * g.note.error)
+    return [(np.nan, np.nan, np.nan) if isinstance(g, SigpropError) else (g.plain(), _log10(g.array, g.exponent), g.plain() * g.note.error)
             for g in table], reason
 
 

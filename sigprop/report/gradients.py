@@ -54,8 +54,8 @@ def _problem(kind: str, sign: float, stretch: list[_Row]) -> Problem:
     first, last = stretch[0], stretch[-1]
     total, count = first.size - last.size, max(last.layers - first.layers, 1)
     verb = "vanishes" if sign < 0 else "explodes"
-    story = f"The gradient {verb}: the sum of E[g²] over channels goes from {power(last.size)} at '{last.name}' back to {power(first.size)} " \
-            f"at '{first.name}'"
+    story = (f"The gradient {verb}: the sum of E[g²] over channels goes from {power(last.size)} at '{last.name}' back to "
+             f"{power(first.size)} at '{first.name}'")
     steps = [(sign * (before.size - after.size), after.name) for before, after in zip(stretch, stretch[1:], strict=False)]
     change, name = max(steps)
     if change > 0.5 * abs(total):

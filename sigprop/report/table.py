@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 OUTSIDE = {-1: "underflow", 1: "overflow"}
 _BLIND = 2.0  # decades
-MARKS = {"dying": "dies", "exploding": "explodes", "vanishing-gradient": "g vanishes", "exploding-gradient": "g explodes", "epsilon": "epsilon", "zero-head": "zero", "fan-mismatch": "fan-in",
-         "zero-branch": "zero branch", "narrow": "narrow", "approximate": "approximate", "disagreement": "differs"}
+MARKS = {"dying": "dies", "exploding": "explodes", "vanishing-gradient": "g vanishes", "exploding-gradient": "g explodes",
+         "epsilon": "epsilon", "zero-head": "zero", "fan-mismatch": "fan-in", "zero-branch": "zero branch", "narrow": "narrow",
+         "approximate": "approximate", "disagreement": "differs"}
 
 
 def entries(report: Report) -> list[dict[str, Any]]:
