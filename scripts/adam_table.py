@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +41,7 @@ def main():
         predicted = sp.adam_second_moment(net, cross_entropy, (x, labels), batch_size=MINIBATCH, steps=STEPS, b2=B2)
         keys = jax.random.split(jax.random.key(0), SEEDS)
         found = jax.jit(lambda keys: jax.lax.map(lambda k: held(net, jnp.asarray(x), jnp.asarray(labels), k), keys, batch_size=8))(keys)
-        table = Table(title=f"{name}: sqrt(nu_hat) after {STEPS} steps, optax over {SEEDS} seeds", title_justify="left")
+        table = Table(title=f"{name}: sqrt(nu_hat) after {STEPS} steps, optax over {SEEDS} seeds", title_justify="left", box=box.MARKDOWN)
         for column in ("parameter", "predicted", "optax ± s.e.", "ratio"):
             table.add_column(column, justify="left" if column == "parameter" else "right")
         for path, leaf in predicted.items():

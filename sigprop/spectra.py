@@ -145,6 +145,17 @@ def check_psd(kernel: Any, tolerance: float | None = None) -> None:
         raise InvalidInput(f"kernel: not positive semidefinite, its eigenvalues go from {values[-1]:.6g} to {values[0]:.6g}")
 
 
+def check_regular(kernel: Any, tolerance: float | None = None) -> None:
+    """Refuse a concrete kernel that cannot be inverted.
+
+    Raises:
+        InvalidInput: with its rank, as :func:`rank` counts it.
+    """
+    found, size = int(rank(kernel, tolerance)), matrix(kernel).shape[0]
+    if found < size:
+        raise InvalidInput(f"kernel: singular, its rank is {found} of {size}; drop inputs that repeat or add a ridge to its diagonal")
+
+
 @_of_two
 def alignment(first: Float[Array, "m m"], second: Float[Array, "m m"]) -> Float[Array, ""]:
     """``<K, K'>_F / (|K|_F |K'|_F)`` (Cristianini et al. 2001); 0 where one is zero. For targets ``y`` the second is ``y y^T``."""

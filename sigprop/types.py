@@ -60,19 +60,21 @@ class Kernel(NamedTuple):
         nngp: second moment of the output, ``[n1, n2]`` for outputs ``(n, features)``, ``[n1, n2, *sites1, *sites2]``
             for outputs with site axes; float32 or float64 like the input.
         ntk: neural tangent kernel, same shape, or ``None`` where it was not asked for.
-        error: estimated absolute error of ``nngp`` and ``ntk``, broadcastable to them.
+        error: estimated absolute error of ``nngp``, broadcastable to it.
+        ntk_error: that of ``ntk``, ``None`` where there is none.
     """
 
     nngp: Float[Array, ...]
     ntk: Float[Array, ...] | None
     error: Float[Array, ...]
+    ntk_error: Float[Array, ...] | None = None
 
 
 class KernelSample(NamedTuple):
     """Kernels averaged over independent draws of the parameters.
 
     Attributes:
-        mean: their mean; its ``error`` is the larger of both standard errors, entry by entry.
+        mean: their mean; its errors are the standard errors.
         stderr: standard errors of ``mean.nngp`` and ``mean.ntk``, in the fields of these names.
     """
 

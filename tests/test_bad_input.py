@@ -154,6 +154,35 @@ INPUTS = {
 }
 
 
+
+def deep(activation, depth):
+    return sp.network(nn.Sequential([layer for _ in range(depth) for layer in (nn.Dense(64), activation)] + [nn.Dense(3)]), X)
+
+
+GROWTH = r"rests on values beyond 8.5 standard deviations.*bound it, or scale or normalize"
+KERNELS = {
+    "exp at depth": (lambda: sp.infinite_kernel(deep(jnp.exp, 3))(X), GROWTH),
+    "exp at depth, gradients": (lambda: sp.propagate(deep(jnp.exp, 3), X, backward=True), GROWTH),
+    "exp of a large input": (lambda: sp.infinite_kernel(deep(jnp.exp, 1), ntk=False)(10 * X), GROWTH),
+    "moments that do not exist": (lambda: sp.infinite_kernel(deep(lambda z: jnp.exp(z**2 / 4), 1))(10 * X), GROWTH),
+    "reciprocal": (lambda: sp.infinite_kernel(deep(lambda z: 1 / z, 1))(X), "the expectation of .* is not finite"),
+    "overflow": (lambda: sp.infinite_kernel(deep(lambda z: z**3, 4))(X), "overflows float32: the signal explodes; float64 inputs"),
+    "rates of another tree": (lambda: sp.infinite_kernel(deep(nn.relu, 1), learning_rates={"kernel": 1.0}), "no parameter 'kernel'"),
+    "rates of each entry": (lambda: sp.infinite_kernel(deep(nn.relu, 1), learning_rates={"layers_0/bias": np.ones(64)}),
+                            r"learning_rates\['layers_0/bias'\]: shape \(64,\) is not a single number"),
+    "parameters of a deeper network": (lambda: sp.empirical_kernel(deep(nn.relu, 1))(deep(nn.relu, 2).init(jax.random.key(0)), X),
+                                       r"params\['layers_2/bias'\]: shape \(64,\); the network has \(3,\)"),
+    "no parameters": (lambda: sp.empirical_kernel(deep(nn.relu, 1))(None, X), "params: no parameter"),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_that_cannot_be_had(name):
+    run, message = KERNELS[name]
+    with pytest.raises((sp.InvalidInput, sp.Unsound), match=message):
+        run()
+
+
 @pytest.mark.parametrize("name", [*(f"model, {k}" for k in MODELS), *(f"options, {k}" for k in OPTIONS), *(f"laws, {k}" for k in LAWS),
                                   *(f"input, {k}" for k in INPUTS)])
 def test_bad_input_is_named(name):

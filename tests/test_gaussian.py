@@ -71,3 +71,24 @@ def test_pair_of_one_variable_is_its_second_moment(name):
 }.items())
 def test_what_is_not_a_ramp_is_not_taken_for_one(name, call):
     assert recognize(Function(call, name)).family is None
+
+
+@pytest.mark.parametrize("variance", [0.5, 1.0, 4.0, 9.0, 12.0])
+def test_what_lies_beyond_the_nodes_is_in_the_error(variance):
+    """Of exp, whose square has its weight around two standard deviations of ``2 u``; beyond what the nodes reach it is infinite."""
+    exp = Function(np.exp, "exp")
+    for share in (1.0, 0.5):
+        found = moment2([exp], [exp], *np.array([variance, variance, share * variance]))
+        assert abs(found.value - np.exp((1 + share) * variance)) <= found.error + 1e-12 * found.value
+    single = moment1([exp], 0.0, np.array(4 * variance))
+    assert abs(single.value - np.exp(2 * variance)) <= single.error + 1e-12 * single.value
+    assert np.isinf(moment2([exp], [exp], *np.full(3, variance + 16)).error)
+    assert np.isinf(moment1([exp], 0.0, np.array(4 * variance + 64)).error)
+
+
+@pytest.mark.parametrize("call", [np.tanh, np.sin, lambda u: np.sin(4 * u), lambda u: u / (1 + np.exp(-u)), lambda u: u**3,
+                                  lambda u: np.maximum(u - 8.4, 0), lambda u: np.maximum(u - 7.49, 0)])
+def test_ordinary_functions_have_nothing_there(call):
+    f = Function(call, ("ordinary", call))
+    for variance in (0.01, 1.0):
+        assert moment2([f], [f], *np.full(3, variance)).error < 1e-9

@@ -19,6 +19,7 @@ from sigprop.predict.probe import Probe
 from sigprop.report import checks
 from sigprop.report.compare import compare
 from sigprop.report.facts import Facts
+from sigprop.report.gradients import gradients
 from sigprop.report.problems import gathered, power
 from sigprop.report.strength import strength
 
@@ -156,6 +157,76 @@ def test_remedy_cures(init):
     scale = float(re.search(r"variance_scaling\(([\d.e+-]+),", problem.remedy)[1])
     cured = nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
     assert not [p for p in found(mlp(*[cured] * 12, width=64), np.repeat(VECTORS, 2, 1)) if p.severe]
+
+
+def found_gradients(model, x):
+    net = sp.network(model, x)
+    return [*gradients(Facts.of(net, sp.propagate(net, x, backward=True), x))]
+
+
+def deep(activation, init, depth):
+    return nn.Sequential([layer for _ in range(depth) for layer in (nn.Dense(64, kernel_init=init), activation)] + [nn.Dense(10)])
+
+
+def normal(variance):
+    return nn.initializers.variance_scaling(variance, "fan_in", "normal")
+
+
+class Strided(nn.Module):
+    """Strides and pooling, which share a gradient out among 64 sites."""
+
+    @nn.compact
+    def __call__(self, x):
+        for stride in (1, 2, 1):
+            x = nn.relu(nn.Conv(16, (3, 3), strides=stride, kernel_init=HE)(x))
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+GRADIENTS = {  # name: (model, input, kind, node, what the sentence and the remedy say)
+    "vanishing by every layer": (deep(nn.relu, normal(1.0), 12), VECTORS, "vanishing-gradient", "layers_0", "by 0.469 each", "by 1.46"),
+    "saturated": (deep(nn.sigmoid, normal(1.0), 10), VECTORS, "vanishing-gradient", "layers_0", "9 layers", "residual connections"),
+    "vanishing by one layer": (mlp(HE, HE, normal(1e-4), HE), VECTORS, "vanishing-gradient", "layers_4", "alone", "weights of 'layers_4'"),
+    "exploding by every layer": (mlp(*[UNIT] * 5), VECTORS, "exploding-gradient", "relu", "16 each", "by 0.25"),
+    "chaotic": (deep(nn.tanh, normal(4.0), 20), VECTORS, "exploding-gradient", "tanh", "19 layers", "by 0.858"),
+    "exploding by residual sums": (Blocks(HE, norm=False), VECTORS, "exploding-gradient", "stem", "9 residual sums", "by 0.333"),
+}
+LEVEL = {**HEALTHY, "strides and pooling": (Strided(), IMAGES), "deep tanh": (deep(nn.tanh, normal(1.0), 40), VECTORS)}
+
+
+@pytest.mark.parametrize("case", GRADIENTS)
+def test_verdict_on_gradients(case):
+    model, x, kind, node, sentence, remedy = GRADIENTS[case]
+    (problem,) = found_gradients(model, x)
+    assert (problem.kind, problem.node, problem.severe) == (kind, node, True)
+    assert sentence in problem.sentence and remedy in problem.remedy
+
+
+@pytest.mark.parametrize("case", LEVEL)
+def test_level_gradients_have_no_verdict(case):
+    assert found_gradients(*LEVEL[case]) == []
+
+
+@pytest.mark.parametrize("variance", [0.5, 8.0])
+def test_remedy_levels_gradients(variance):
+    (problem,) = found_gradients(deep(nn.relu, normal(variance), 12), np.tile(VECTORS, 2))
+    factor = float(re.search(r"by ([\d.]+),", problem.remedy)[1])
+    assert found_gradients(deep(nn.relu, normal(variance * factor**2), 12), np.tile(VECTORS, 2)) == []
+
+
+def test_gradients_of_another_initializer_differ():
+    he, lecun = (sp.network(mlp(init, init, width=64), VECTORS) for init in (HE, nn.initializers.lecun_normal()))
+    measured = sp.measure(he, VECTORS, seeds=64, backward=True)
+    for net, differs in ((he, False), (lecun, True)):
+        predicted = sp.propagate(net, VECTORS, backward=True)
+        compared = compare(predicted, measured, np.array([0, 0, 1, 1, 2]) / 64, [np.float32] * 5)
+        assert bool(compared.grad_flag.any()) is differs
+        assert any("measured gradient" in p.sentence for p in checks.disagreement(predicted, compared)) is differs
+
+
+def test_report_judges_gradients():
+    found = sp.report(sp.network(deep(nn.relu, normal(0.5), 6), VECTORS), VECTORS, seeds=16, backward=True)
+    assert "vanishing-gradient" in {p.kind for p in found.problems} and "g vanishes" in str(found) and not found.ok
+    assert not found.comparison.grad_flag.any() and not found.comparison.flag.any()
 
 
 def test_comparison_flags_another_initializer_and_not_its_own():

@@ -1,5 +1,6 @@
 """Spectra, ranks and distances of kernels against closed forms."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +61,7 @@ BAD = {
     "empty": (lambda: spectra.trace(np.ones((0, 0))), r"kernel: shape \(0, 0\) is empty"),
     "two sizes": (lambda: spectra.alignment(np.eye(2), np.eye(3)), "second: a kernel of 3 inputs, the first of 2"),
     "second asymmetric": (lambda: spectra.alignment(np.eye(2), np.array([[1.0, 2.0], [0.0, 1.0]])), "second: not symmetric"),
+    "singular": (lambda: spectra.check_regular(SINGULAR), "kernel: singular, its rank is 2 of 4; drop inputs that repeat"),
     "indefinite": (lambda: spectra.check_psd(np.diag([1.0, -0.5])), "not positive semidefinite, its eigenvalues go from -0.5 to 1"),
 }
 
@@ -86,7 +88,20 @@ def test_bad_kernel_is_named(name):
         run()
 
 
+def test_repeated_inputs_make_a_kernel_of_known_rank():
+    """Infinite and empirical NTK of four inputs given twice: of rank four, and no NaN anywhere."""
+    model = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(3)])
+    x = np.tile(np.random.default_rng(2).standard_normal((4, 6)).astype(np.float32), (2, 1))
+    net = sp.network(model, x)
+    for kernel in (sp.infinite_kernel(net)(x).ntk, sp.empirical_kernel(net)(net.init(jax.random.key(0)), x).ntk):
+        assert spectra.rank(kernel) == 4 and spectra.condition_number(kernel) == np.inf and spectra.is_psd(kernel)
+        assert 1 < spectra.effective_rank(kernel) < 4 and np.isfinite(spectra.spectrum(kernel)).all()
+        with pytest.raises(sp.InvalidInput, match="its rank is 4 of 8"):
+            spectra.check_regular(kernel)
+
+
 def test_good_kernel_passes_and_tolerance_is_kept():
     spectra.check_psd(SINGULAR.astype(np.float32))
+    spectra.check_regular(TURNED.astype(np.float32))
     assert spectra.rank(np.diag([1.0, 1e-3]), tolerance=1e-2) == 1
     assert spectra.is_psd(np.diag([1.0, -1e-3]), tolerance=1e-2)

@@ -44,7 +44,7 @@ def empirical_kernel(net: Network, *, outputs: str = "trace", memory: float = ME
         method: ``auto``, or one of ``jacobian``, ``structured``, ``products`` for all parameters.
 
     Returns:
-        A function to :class:`Kernel`, whose ``error`` is the rounding of a sum over the parameters (Higham & Mary 2019).
+        A function to :class:`Kernel`, whose errors are the rounding of a sum over the parameters (Higham & Mary 2019).
 
     Raises:
         InvalidInput: for unusable parameters, inputs, outputs or options, or a model whose examples influence each other.
@@ -109,5 +109,5 @@ def _finished(params: Any, nngp: Any, ntk: Any, mixed: Any) -> Kernel:
                            "example); use evaluation mode")
     nngp, ntk = (jnp.where(mixed, jnp.nan, k) for k in (nngp, ntk))
     terms = sum(prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(params))
-    largest = jnp.maximum(jnp.max(jnp.abs(nngp)), jnp.max(jnp.abs(ntk)))
-    return Kernel(nngp, ntk, jnp.asarray(terms**0.5 * jnp.finfo(nngp.dtype).eps, nngp.dtype) * largest)
+    rounding = jnp.asarray(terms**0.5 * jnp.finfo(nngp.dtype).eps, nngp.dtype)
+    return Kernel(nngp, ntk, rounding * jnp.max(jnp.abs(nngp)), rounding * jnp.max(jnp.abs(ntk)))

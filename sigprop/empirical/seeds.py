@@ -45,7 +45,7 @@ def monte_carlo_kernel(net: Network, seeds: int = 64, key: Any = None, **options
 
         mean, stderr = streamed(one, keys, all(map(concrete, arrays)), lambda found: jax.tree.map(host, found))
         (nngp, ntk), (nngp_error, ntk_error) = (jax.tree.map(jnp.asarray, pair) for pair in (mean, stderr))
-        largest = jnp.maximum(nngp_error, ntk_error)
-        return KernelSample(Kernel(nngp, ntk, largest), Kernel(nngp_error, ntk_error, jnp.zeros_like(largest)))
+        zero = jnp.zeros_like(nngp_error)
+        return KernelSample(Kernel(nngp, ntk, nngp_error, ntk_error), Kernel(nngp_error, ntk_error, zero, zero))
 
     return kernel

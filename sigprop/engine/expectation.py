@@ -121,9 +121,11 @@ class _Scope:
 
     def named(self, estimate: Estimate, exponent: Any = 0) -> Named:
         array = estimate.value
-        if concrete(array) and not np.all(np.isfinite(array)):
+        if concrete(array) and not np.all(np.isfinite(array) & np.isfinite(estimate.error)):
             names = sorted({getattr(a.node, "name", type(a.node).__name__) for a in self.group})
-            raise Unsound(f"the expectation of {', '.join(names)} of a Gaussian field is not finite")
+            raise Unsound(f"the expectation of {', '.join(names)} of a Gaussian field is not finite, or rests on values beyond 8.5 "
+                          "standard deviations: the function grows too fast for the variance that it meets; bound it, or scale or "
+                          "normalize its input")
         kept = [i for i, label in enumerate(self.layout) if array.shape[i] == label.size and label.size > 1]
         note = Note.of((self.note, Note(_relative(estimate), METHODS.index(estimate.method))))
         return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)

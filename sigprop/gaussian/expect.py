@@ -13,12 +13,11 @@ from scipy.special import ndtri
 from sigprop.arrays import namespace
 from sigprop.gaussian.closed import closed_form
 from sigprop.gaussian.families import Family, recognize
-from sigprop.gaussian.functions import Function, product
-from sigprop.gaussian.quadrature import FEATURES, composite, double, features, hermite, series, single, triangular
+from sigprop.gaussian.functions import Function, product, remembered
+from sigprop.gaussian.quadrature import FEATURES, beyond, composite, double, features, hermite, series, single, triangular
 from sigprop.types import METHODS, Estimate
 
 _CHUNK = 1 << 22  # function values held at once
-_FEW = 1000  # entries among which equal ones are not looked for
 _WIDE = 16.0  # variance beyond which panels are wider than what a function of a scale of order one does near the origin
 _SAME = 1e-7  # relative standard deviation of v given u, whose square a smooth function does not see
 _ONE = Family("step", (1.0, 1.0))
@@ -55,7 +54,9 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any, degree: int = 0)
         z, w = composite(kinks, mean, scale, order)
         return xp.sum(w * hermite(degree, z) * f(mean + scale * z), axis=0)
 
-    return Estimate(*_difference(integral), METHODS[1])
+    value, error = _difference(integral)
+    left_out = beyond(lambda z: abs(hermite(degree, z) * f(mean + scale * z)), max(np.ndim(mean), np.ndim(var)))
+    return Estimate(value, error + left_out, METHODS[1])
 
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
@@ -74,21 +75,19 @@ def moment2(functions1: Sequence[Function], functions2: Sequence[Function], var1
             return _rounding(value)
     kinks = (one.kinks or (0.0,), two.kinks or (0.0,))
     if namespace(var1, var2, cov, mean1, mean2) is np:
-        return _distinct(f, g, kinks, [var1, var2, cov, mean1, mean2], degrees)
-    shape = np.broadcast_shapes(*(np.shape(a) for a in (var1, var2, cov, mean1, mean2)))
-    args = [jnp.broadcast_to(jnp.asarray(a, jnp.result_type(cov)), shape) for a in (var1, var2, cov, mean1, mean2)]
-    return _traced(f, g, kinks, args, degrees)
+        found = _host(f, g, kinks, [var1, var2, cov, mean1, mean2], degrees)
+    else:
+        shape = np.broadcast_shapes(*(np.shape(a) for a in (var1, var2, cov, mean1, mean2)))
+        args = [jnp.broadcast_to(jnp.asarray(a, jnp.result_type(cov)), shape) for a in (var1, var2, cov, mean1, mean2)]
+        found = _traced(f, g, kinks, args, degrees)
+    return found._replace(error=found.error + _left_out(f, mean1, var1, degrees[0]) * _left_out(g, mean2, var2, degrees[1]))
 
 
-def _distinct(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> Estimate:
-    """Equal entries once: windows over sites repeat pairs of sites."""
-    shape = np.broadcast_shapes(*map(np.shape, args))
-    if f.key is None or g.key is None or np.prod(shape) < _FEW:
-        return _host(f, g, kinks, args, degrees)
-    rows, back = np.unique(np.stack([np.broadcast_to(a, shape).reshape(-1) for a in args]), axis=1, return_inverse=True)
-    found = _host(f, g, kinks, list(rows), degrees)
-    value, error = (np.broadcast_to(a, rows.shape[1])[back].reshape(shape) for a in (found.value, found.error))
-    return Estimate(value, error, found.method)
+@remembered
+def _left_out(f: Function, mean: Any, var: Any, degree: int) -> Any:
+    """Root of the part of ``E[(He_degree(z) f(u))^2]`` beyond the nodes: by Cauchy and Schwarz a product of two bounds what is left out."""
+    scale = namespace(var).sqrt(namespace(var).maximum(var, 0.0))
+    return beyond(lambda z: (hermite(degree, z) * f(mean + scale * z)) ** 2, max(np.ndim(mean), np.ndim(var))) ** 0.5
 
 
 def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tuple[int, int]) -> Estimate:
@@ -115,16 +114,20 @@ def _host(f: Function, g: Function, kinks: tuple, args: list[Any], degrees: tupl
 
 def _replaced(value: Any, error: Any, which: Any, args: list[Any], apart: bool, nodes: int,
               better: Callable[[list[Any]], tuple[Any, Any]]) -> tuple[Any, Any]:
-    """Value and error with the entries ``which`` computed by ``better``, that takes ``nodes`` points each, where its error is less."""
+    """Value and error with the entries ``which`` computed by ``better``, that takes ``nodes`` points each, where its error is less.
+
+    Equal entries are computed once: windows over sites repeat pairs of sites.
+    """
     if not np.any(which):
         return value, error
     if not apart:
         fine, theirs = better(args)
         keep = ~which | (error <= theirs)
         return np.where(keep, value, fine), np.where(keep, error, theirs)
-    rows, size = [a[which] for a in args], max(1, _CHUNK // nodes)
-    parts = [better([r[low:low + size] for r in rows]) for low in range(0, len(rows[0]), size)]
-    fine, theirs = (np.concatenate(column) for column in zip(*parts, strict=True))
+    rows, back = np.unique(np.stack([a[which] for a in args]), axis=1, return_inverse=True)
+    size = max(1, _CHUNK // nodes)
+    parts = [better([r[low:low + size] for r in rows]) for low in range(0, rows.shape[1], size)]
+    fine, theirs = (np.concatenate(column)[back] for column in zip(*parts, strict=True))
     keep = error[which] <= theirs
     value, error = (np.array(np.broadcast_to(a, which.shape)) for a in (value, error))
     value[which], error[which] = np.where(keep, value[which], fine), np.where(keep, error[which], theirs)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from sigprop.arrays import namespace
 
@@ -21,6 +24,12 @@ class Function:
 
     def __call__(self, u: Any) -> Any:
         return self.call(u)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Function) and self.key is not None and self.key == other.key)
+
+    def __hash__(self) -> int:
+        return object.__hash__(self) if self.key is None else hash(self.key)
 
 
 IDENTITY = Function(lambda u: u, "identity")
@@ -51,3 +60,30 @@ def product(functions: Sequence[Function]) -> Function:
 
     keys = tuple(f.key for f in functions)
     return Function(call, None if None in keys else ("product", *keys), any(f.opaque for f in functions))
+
+
+_SMALL = 64  # entries of the arrays that results are kept for
+_KEPT = 512  # results
+
+
+class _Packed(NamedTuple):
+    shape: tuple[int, ...]
+    kind: str
+    data: bytes
+
+
+def remembered(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """``compute(f, *rest)`` with its last results for functions that have a key and small host arrays among ``rest``."""
+
+    @lru_cache(_KEPT)
+    def kept(f: Function, *packed: Any) -> Any:
+        return compute(f, *(np.frombuffer(p.data, p.kind).reshape(p.shape) if isinstance(p, _Packed) else p for p in packed))
+
+    @wraps(compute)
+    def call(f: Function, *rest: Any) -> Any:
+        plain = all(isinstance(a, np.ndarray | float | int | tuple) for a in rest) and sum(map(np.size, rest)) <= _SMALL
+        if not plain or f.key is None or f.opaque:
+            return compute(f, *rest)
+        return kept(f, *(_Packed(a.shape, a.dtype.str, a.tobytes()) if isinstance(a, np.ndarray) else a for a in rest))
+
+    return call

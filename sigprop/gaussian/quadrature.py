@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from sigprop.arrays import namespace
+from sigprop.gaussian.functions import Function, remembered
 
 _REACH = 8.5  # standard deviations; the mass beyond is 2e-17
+_END = np.exp(-(_REACH**2) / 2) / np.sqrt(2 * np.pi)  # density there
 _PANELS = 6
 _TERMS = (32, 96, 256)
 FEATURES = (-8.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # arguments between which activations are smooth at any variance
@@ -57,6 +59,26 @@ def composite(kinks: tuple[float, ...], mean: Any, scale: Any, order: int) -> tu
     return _composite(_breaks(kinks, mean, scale), order)
 
 
+def beyond(size: Callable[[Any], Any], rank: int) -> Any:
+    """Estimate of E[size(z)], ``size >= 0`` of standard normal ``z``, over what lies beyond the reach of the nodes.
+
+    It is ``density(r) size(r) / (r - slope)`` at both ends (Mills' ratio) for ``size`` that grows like ``exp(slope z)`` there, and
+    infinite where it grows as fast as the density falls. The slope is the smaller one of those over the last quarter and over the last
+    two standard deviations: a zero of ``size`` raises one of them, a kink the other. ``size`` is called with ``z`` on a leading axis
+    before ``rank`` others.
+    """
+    steps = np.concatenate([np.linspace(_REACH - 2, _REACH - 1, 9), np.linspace(_REACH - 1, _REACH, 9)])
+    values = size(np.concatenate([-steps, steps]).reshape(-1, *[1] * rank))
+    xp = namespace(values)
+    total: Any = 0.0
+    for tail in (values[:18], values[18:]):
+        middle, end, before, last = xp.max(tail[:9], axis=0), xp.max(tail[9:], axis=0), tail[-3], tail[-1]
+        slope = xp.minimum(xp.where(before > 0, 4 * xp.log(last / before), np.inf), xp.where(middle > 0, xp.log(end / middle), 0.0))
+        room = _REACH - xp.maximum(slope, 0.0)
+        total = total + xp.where(end > 0, _END * end / xp.where(room > 0.5, room, 0.0), 0.0)
+    return total
+
+
 def features(var: Any) -> tuple[float, ...]:
     """Those of ``FEATURES`` that lie in the first panels."""
     return tuple(t for t in FEATURES if abs(t) < 1.5 * float(np.sqrt(np.max(var, initial=0.0))))
@@ -95,8 +117,8 @@ def single(f: Callable[[Any], Any], g: Callable[[Any], Any], args: list[Any], or
     return np.sum(w * hermite(degrees[0], z) * f(mean1 + s1 * z) * g(mean2 + slope * z), axis=0) * (degrees[1] == 0)
 
 
-def _coefficients(f: Callable[[Any], Any], kinks: tuple[float, ...], mean: Any, var: Any, terms: int,
-                  degree: int) -> tuple[Any, Any, Any]:
+@remembered  # a pair's moments of several degrees, and pairs that share a variable, ask for the same ones
+def _coefficients(f: Function, kinks: tuple[float, ...], mean: Any, var: Any, terms: int, degree: int) -> tuple[Any, Any, Any]:
     """Of ``h = He_degree(z) f(mean + sd z)``: E[h he_n(z)] with orthonormal ``he_n`` on axis 0, E[h^2] beyond them, and E[h^2]."""
     scale = np.sqrt(np.maximum(var, 0.0))
     z, w = composite((*kinks, *FEATURES), mean, scale, 24)
@@ -113,7 +135,7 @@ def _coefficients(f: Callable[[Any], Any], kinks: tuple[float, ...], mean: Any, 
     return stack, np.maximum(total - np.sum(stack**2, axis=0), 1e-16 * np.abs(total)), total
 
 
-def series(f: Callable[[Any], Any], g: Callable[[Any], Any], kinks: tuple, var1: Any, var2: Any, cov: Any, mean1: Any,
+def series(f: Function, g: Function, kinks: tuple, var1: Any, var2: Any, cov: Any, mean1: Any,
            mean2: Any, degrees: tuple[int, int] = (0, 0)) -> tuple[Any, Any, float]:
     """E[f(u) g(v)] = sum_n f_n g_n rho^n (Mehler 1866), a bound of its error, and the size that the value could have.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigprop.arrays import namespace, scaled
+from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import RULES, Context, Field, Known, Label, Value, interpret, known
 from sigprop.engine.labels import aligned, contract
 from sigprop.engine.query import Query
@@ -47,7 +47,7 @@ def infinite_kernel(net: Network, parameterization: str = "standard", learning_r
 
     Raises:
         InvalidInput: for unusable arguments and inputs.
-        MissingRule, Unsound: where the model cannot be predicted.
+        MissingRule, Unsound: where the model cannot be predicted, or its kernel overflows.
     """
     if parameterization not in PARAMETERIZATIONS:
         raise InvalidInput(f"parameterization: {parameterization!r} is none of {', '.join(PARAMETERIZATIONS)}")
@@ -75,17 +75,31 @@ def infinite_kernel(net: Network, parameterization: str = "standard", learning_r
 
 def _kernel(net: Network, kind: Any, nngp: tuple[Any, Note], contributions: Mapping[int, tuple[Any, Note]] | None,
             per_leaf: bool) -> Kernel:
-    found = [nngp, *(contributions or {}).values()]
-    error = namespace(*(a for a, _ in found)).stack([abs(a).max() * note.error for a, note in found]).max()
-    arrays = None if contributions is None else {k: jnp.asarray(a, kind) for k, (a, _) in contributions.items()}
-    if arrays is None:
-        ntk: Any = None
-    elif per_leaf:
-        zeros = jnp.zeros(nngp[0].shape, kind)
-        ntk = by_path(net, {k: arrays.get(k, zeros) for k, moves in enumerate(net.trainable) if moves})
+    one, error = _cast(nngp[0], kind), _error([nngp], kind)
+    if contributions is None:
+        return Kernel(one, None, error)
+    arrays = {k: _cast(a, kind) for k, (a, _) in contributions.items()}
+    if per_leaf:
+        ntk: Any = by_path(net, {k: arrays.get(k, jnp.zeros_like(one)) for k, moves in enumerate(net.trainable) if moves})
     else:
         (ntk,) = arrays.values()
-    return Kernel(jnp.asarray(nngp[0], kind), ntk, jnp.asarray(error, kind))
+    return Kernel(one, ntk, error, _error([*contributions.values()], kind))
+
+
+def _cast(array: Any, kind: Any) -> Any:
+    with np.errstate(over="ignore"):
+        cast = jnp.asarray(array, kind)
+    if concrete(cast) and not np.all(np.isfinite(np.asarray(cast))):
+        further = "float64 inputs under jax.enable_x64(True) reach further, and " if kind == jnp.float32 else ""
+        raise Unsound(f"the kernel overflows {jnp.dtype(kind).name}: the signal explodes; {further}log10_second_moment of sp.propagate has "
+                      "no such limit")
+    return cast
+
+
+def _error(found: Sequence[tuple[Any, Note]], kind: Any) -> Any:
+    """The largest absolute error of arrays whose errors are relative to their largest entries."""
+    errors = [abs(array).max() * note.error for array, note in found]
+    return jnp.asarray(namespace(*errors).stack(errors).max() if errors else 0.0, kind)
 
 
 def _outputs(context: Context, net: Network, params: Sequence[Value], moving: Mapping[int, Value], x: Any) -> tuple[Value, Value | None]:

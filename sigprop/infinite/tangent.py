@@ -44,7 +44,8 @@ def rates(net: Network, learning_rates: Any) -> list[Any]:
         if path not in known:
             continue  # a tree like the parameters has keys, counters and running statistics too
         if not (hasattr(factor, "dtype") or isinstance(factor, int | float)) or np.ndim(factor):
-            raise InvalidInput(f"learning_rates[{path!r}]: {factor!r} is not a single number")
+            given = f"shape {np.shape(factor)}" if np.ndim(factor) else repr(factor)
+            raise InvalidInput(f"learning_rates[{path!r}]: {given} is not a single number")
         if concrete(factor) and not (np.isfinite(factor) and factor >= 0):
             raise InvalidInput(f"learning_rates[{path!r}]: {factor!r} is not a finite non-negative number")
     return [found.get(path, 1.0) if path in known else 0.0 for path in paths]

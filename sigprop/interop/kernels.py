@@ -56,7 +56,7 @@ def kernel_fn_of(kernel: Network | Callable[..., Kernel], **options: Any) -> Cal
 def kernel_of(kernel_fn: Callable[..., Any]) -> Callable[..., Kernel]:
     """``kernel(x1, x2=None) -> Kernel`` of a ``kernel_fn`` of ``nt.stax`` (or any with its signature), NNGP and NTK.
 
-    Outputs with sites are computed with all their pairs, also where stax by itself gives equal sites only. The error is 0: stax's kernels
+    Outputs with sites are computed with all their pairs, also where stax by itself gives equal sites only. The errors are 0: stax's kernels
     are closed forms, but for the few layers that integrate numerically and do not say how well.
     """
     stax = "diagonal_spatial" in inspect.signature(kernel_fn).parameters
@@ -67,7 +67,8 @@ def kernel_of(kernel_fn: Callable[..., Any]) -> Callable[..., Kernel]:
         if stax and found.nngp.ndim > 2 and found.diagonal_spatial:
             found = kernel_fn(x1, x2, names, diagonal_spatial=False)
         nngp, ntk = (_grouped(a, stax and found.is_reversed) for a in (found.nngp, found.ntk))
-        return Kernel(nngp, ntk, jnp.zeros((), nngp.dtype))
+        zero = jnp.zeros((), nngp.dtype)
+        return Kernel(nngp, ntk, zero, zero)
 
     return kernel
 

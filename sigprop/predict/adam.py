@@ -33,7 +33,8 @@ class LeafMoment(NamedTuple):
         second_moment: their sum, E[g²] of one minibatch.
         nu: what the optimizer stores after the given steps; for Adafactor the product of its factors on average.
         nu_hat: what its step divides by, under a root; for Adam with bias correction.
-        update: root mean square of the first update.
+        update: root mean square of the first update, for normal gradients.
+        update_error: how much other laws of the gradient may change it where epsilon matters, in the infinite-width limit.
         relative_update: the same over the root mean square of the weights; infinite where they are zero.
         starved: whether ``nu_hat`` lies below epsilon: the step then shrinks with the gradient, as that of SGD does.
         entries: E[g²] of one minibatch, shaped like the parameter.
@@ -47,6 +48,7 @@ class LeafMoment(NamedTuple):
     nu: float
     nu_hat: float
     update: float
+    update_error: float
     relative_update: float
     starved: bool
     entries: np.ndarray
@@ -195,18 +197,18 @@ class _Maker(NamedTuple):
             joint, single, weights = (squares(self.context, v) for v in (whole, own, weight))
         except SigpropError as error:
             nan = float("nan")
-            return LeafMoment(nan, nan, nan, nan, nan, nan, nan, False, np.full(shape, nan), nan, str(error))
+            return LeafMoment(nan, nan, nan, nan, nan, nan, nan, nan, False, np.full(shape, nan), nan, str(error))
         full, apart = (np.broadcast_to(np.asarray(v.array, float), shape) for v in (joint, single))
         signal, noise = self._minibatch(full, apart)
         entries = signal + noise
         second, weight_square = float(np.mean(entries)), float(np.mean(weights.array))
-        update = self.optimizer.first_step(entries, weight_square)
+        update, spread = self.optimizer.first_step(entries, weight_square)
         nu_hat = float(self.optimizer.corrected(second, self.steps))
         note = Note.largest([joint.note, single.note])
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = float(np.divide(update, weight_square**0.5))
         return LeafMoment(float(np.mean(full)), float(np.mean(noise)), second, float(self.optimizer.state(second, self.steps)), nu_hat,
-                          update, relative, nu_hat**0.5 < self.optimizer.floor and self.optimizer.name != "adafactor", entries,
+                          update, spread, relative, nu_hat**0.5 < self.optimizer.floor and self.optimizer.name != "adafactor", entries,
                           second * float(note.error), METHODS[note.how])
 
     def _minibatch(self, full: np.ndarray, apart: np.ndarray) -> tuple[np.ndarray, Any]:

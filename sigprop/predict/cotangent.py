@@ -108,6 +108,8 @@ def check_loss(loss: Loss, shape: Sequence[int], targets: Sequence[Any]) -> None
     Raises:
         InvalidInput: saying what it gave.
     """
+    if not callable(loss):
+        raise InvalidInput(f"loss: {type(loss).__name__} is not a function loss(y, *targets)")
     y = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
     try:
         out = jax.eval_shape(loss, y, *targets)

@@ -23,6 +23,8 @@ DEFAULTS: dict[str, dict[str, float]] = {  # those of optax
 _WITHOUT = {
     "lion": "it holds no second moment: every entry moves by lr, whatever the gradient", "sgd": "it holds no second moment: it moves by "
     "lr times the gradient", "momentum": "it holds no second moment", "signsgd": "it holds no second moment: every entry moves by lr",
+    "sign_sgd": "it holds no second moment: every entry moves by lr", "noisy_sgd": "it holds no second moment", "rprop": "it holds step "
+    "sizes and no second moment", "lars": "it holds no second moment",
 }
 _BELOW = {"b1": 1.0, "b2": 1.0, "decay": 1.0}
 
@@ -52,19 +54,27 @@ class Optimizer:
         """The same, as the step divides by it: with Adam's bias correction."""
         return square if self.name in ("adam", "adamw") else self.state(square, steps)
 
-    def first_step(self, squares: np.ndarray, weight: float) -> float:
-        """Root mean square of the first update of a leaf, whose entries have E[g²] = ``squares`` and E[w²] = ``weight``."""
+    def first_step(self, squares: np.ndarray, weight: float) -> tuple[float, float]:
+        """Root mean square of the first update of a leaf, whose entries have E[g²] = ``squares`` and E[w²] = ``weight``, and its error.
+
+        The square of a step is concave in g², so that no law of the gradient gives more than a constant |g| does (Jensen). The
+        distance of a normal gradient from there is the error: those of losses are mixtures over outputs, and bounded at the output.
+        """
         lr = self["lr"]
         if self.name == "adafactor":
-            return lr * max(weight**0.5, 1e-3) if np.any(squares) else 0.0
+            return lr * max(weight**0.5, 1e-3) if np.any(squares) else 0.0, 0.0
         values, counts = np.unique(squares, return_counts=True)
+        decay = (self.options.get("weight_decay", 0.0) ** 2) * weight
+        normal, constant = (float(np.sum([f(v) for v in values] * counts) / squares.size) for f in (
+            lambda v: _mean_square(self._step, v), lambda v: float(self._step(v**0.5) ** 2) if v > 0 else 0.0))
+        found, most = (lr * (square + decay) ** 0.5 for square in (normal, constant))
+        return found, most - found
+
+    def _step(self, g: Any) -> Any:
+        """Size of the first step for a gradient of size ``g``, over the learning rate."""
         if self.name == "rmsprop":
-            new = 1 - self["decay"]
-            steps = np.array([_mean_square(lambda g: g / np.sqrt(new * g**2 + self["eps"]), v) for v in values])
-        else:
-            steps = np.array([_mean_square(lambda g: g / (g + self["eps"]), v) for v in values])
-        square = float(np.sum(steps * counts) / squares.size)
-        return lr * (square + (self.options.get("weight_decay", 0.0) ** 2) * weight) ** 0.5
+            return g / np.sqrt((1 - self["decay"]) * g**2 + self["eps"])
+        return g / (g + self["eps"])
 
 
 def _mean_square(step: Any, variance: float) -> float:
@@ -82,10 +92,13 @@ def optimizer(name: str, options: Mapping[str, Any]) -> Optimizer:
     Raises:
         InvalidInput: for one that has no second moment, an unknown one, and for options that it lacks or that are out of range.
     """
+    if not isinstance(name, str):
+        raise InvalidInput(f"optimizer: {getattr(name, '__name__', type(name).__name__)} is not a name; give one of "
+                           f"{', '.join(map(repr, DEFAULTS))}, and its options by keyword")
     if name in _WITHOUT:
         raise InvalidInput(f"optimizer: {name!r} has no state to predict, since {_WITHOUT[name]}")
     if name not in DEFAULTS:
-        raise InvalidInput(f"optimizer: {name!r} is none of {', '.join(map(repr, DEFAULTS))}")
+        raise InvalidInput(f"optimizer: {name!r} is none of {', '.join(map(repr, DEFAULTS))}; E[g²] itself does not depend on it")
     known = DEFAULTS[name]
     for option, value in options.items():
         if option not in known:

@@ -57,8 +57,8 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
         ``site_variance:NODE`` ``(input, axes)`` for nodes with site axes (pixels, tokens);
         ``gaussian`` (whether the limit is Gaussian), ``method`` and ``error`` (estimated absolute error of ``second_moment``);
         ``grad_variance`` and ``log10_grad_variance``: E[g²] of the gradient ``g`` of ``<c, y>`` with respect to the node, ``y`` the
-        output and ``c`` independent standard normal, averaged over entries. NaN where they are not asked for or cannot be
-        predicted, for the reason given in ``attrs["gradients"]``.
+        output and ``c`` independent standard normal, averaged over entries, and ``grad_error`` (estimated absolute error). NaN where
+        they are not asked for or cannot be predicted, for the reason given in ``attrs["gradients"]``.
 
     Raises:
         InvalidInput: for unusable inputs.
@@ -73,20 +73,21 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
     data: dict[str, Any] = {name: (("node", *dims), _stacked([c[name] for c in columns])) for name, dims in _DIMS.items()}
     data["gaussian"] = ("node", np.array([t.gaussian for t in table]))
     data["method"] = ("node", np.array([t.method for t in table]))
-    grads, reason = _backward(found, net, x) if backward else ([(np.nan, np.nan)] * len(rows), "not asked for: backward=True")
-    for name, column in zip(("grad_variance", "log10_grad_variance"), zip(*grads, strict=True), strict=True):
+    grads, reason = _backward(found, net, x) if backward else ([(np.nan, np.nan, np.nan)] * len(rows), "not asked for: backward=True")
+    for name, column in zip(("grad_variance", "log10_grad_variance", "grad_error"), zip(*grads, strict=True), strict=True):
         data[name] = ("node", _stacked(column))
     maps = {row.name: _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
     return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)}, {"gradients": reason})
 
 
-def _backward(found: Interpretation, net: Network, x: tuple[Any, ...]) -> tuple[list[tuple[Any, Any]], str]:
-    """E[g²] and its decimal logarithm at each row, and why they are missing where they are."""
+def _backward(found: Interpretation, net: Network, x: tuple[Any, ...]) -> tuple[list[tuple[Any, Any, Any]], str]:
+    """E[g²], its decimal logarithm and its error at each row, and why they are missing where they are."""
     made = gradients(found.context, net, found.params, *x).rows
     inside = Unsound("a function with a derivative rule of its own has no gradients inside")
     table = [made.get(row.name, inside) for row in net.rows(*x)]
     reason = next((str(g) for g in table if isinstance(g, SigpropError) and g is not inside), "")
-    return [(np.nan, np.nan) if isinstance(g, SigpropError) else (g.plain(), _log10(g.array, g.exponent)) for g in table], reason
+    return [(np.nan, np.nan, np.nan) if isinstance(g, SigpropError) else (g.plain(), _log10(g.array, g.exponent), g.plain() * g.note.error)
+            for g in table], reason
 
 
 def _log10(array: Any, exponent: Any) -> Any:

@@ -13,6 +13,7 @@ from sigprop.predict import propagate
 from sigprop.report.checks import CHECKS, disagreement
 from sigprop.report.compare import compare
 from sigprop.report.facts import Facts
+from sigprop.report.gradients import gradients
 from sigprop.report.problems import gathered
 from sigprop.report.result import Report
 from sigprop.report.strength import strength
@@ -45,6 +46,6 @@ def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 
     rows = net.rows(*x)
     crowding = np.asarray([known.trail.crowding.get(r.value, 0.0) for r in rows])
     comparison = compare(predicted, measured, crowding, [r.dtype for r in rows])
-    checks = (*CHECKS, strength)
+    checks = (*CHECKS, strength, gradients)
     found = gathered([*(problem for check in checks for problem in check(known)), *disagreement(predicted, comparison)])
     return Report(name or net.name, predicted, measured, comparison, found)

@@ -116,12 +116,13 @@ def approximate(known: Facts) -> Iterator[Problem]:
 
 def disagreement(predicted: xr.Dataset, comparison: xr.Dataset) -> Iterator[Problem]:
     """Rows that neither noise nor finite width explains."""
-    nodes = predicted.node.values[comparison.flag.values]
-    if len(nodes):
-        ratio = power(float(comparison.log_ratio.sel(node=nodes[0])) / np.log(10))
-        yield Problem("disagreement", str(nodes[0]), f"From '{nodes[0]}' on ({len(nodes)} rows) the measurement differs from the "
-                      f"prediction by more than noise, finite width and the prediction's error explain: ratio {ratio}.",
-                      "Measure with more seeds and with wider layers; where it stays, the infinite-width limit does not hold.")
+    for what, before in (("measurement", ""), ("measured gradient", "grad_")):
+        nodes = predicted.node.values[comparison[f"{before}flag"].values]
+        if len(nodes):
+            ratio = power(float(comparison[f"{before}log_ratio"].sel(node=nodes[0])) / np.log(10))
+            yield Problem("disagreement", str(nodes[0]), f"From '{nodes[0]}' on ({len(nodes)} rows) the {what} differs from the "
+                          f"prediction by more than noise, finite width and the prediction's error explain: ratio {ratio}.",
+                          "Measure with more seeds and with wider layers; where it stays, the infinite-width limit does not hold.")
 
 
 CHECKS = (zeros, epsilons, mismatches, narrow, approximate)

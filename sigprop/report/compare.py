@@ -26,11 +26,12 @@ def has_gradients(data: xr.Dataset) -> bool:
 
 
 def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray, dtypes: Sequence[Any]) -> xr.Dataset:
-    """Natural logarithm of measured over predicted mean square, and how large it may be.
+    """Natural logarithm of measured over predicted mean square, and how large it may be; of signals, and of gradients where both are known.
 
     The noise is Student's t with groups - 1 degrees of freedom at a false alarm of 1e-4 per report (Bonferroni over rows), the standard
     error that of the logarithm. Deep narrow networks have skewed noise, which the allowance for finite width covers too. Zero agrees
-    with zero. Numbers outside the range of the type they are computed in are not compared.
+    with zero. Numbers outside the range of the type they are computed in are not compared. A gradient has passed all layers, forwards
+    and back.
 
     Args:
         crowding: sum of 1/terms over the sums up to each node ``[nodes]``.
@@ -38,20 +39,28 @@ def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray, d
 
     Returns:
         Dataset over ``node``: ``log_ratio``, ``allowed``, ``flag`` (bool) and ``range``, which is -1 where the prediction is too small
-        for the type, 1 where it is too large, else 0.
+        for the type, 1 where it is too large, else 0; and the same of gradients with ``grad_`` before them.
     """
-    p, m = log10_mean_square(predicted), log10_mean_square(measured)
-    groups = int(measured.attrs["groups"])
-    quantile = float(stdtrit(groups - 1, 1 - FALSE_ALARM / 2 / max(len(p), 1)))
-    stderr = np.asarray(measured["log10_second_moment_stderr"], np.float64) * np.log(10)
+    columns = _judged(predicted, measured, "second_moment", "error", crowding, dtypes)
+    gradients = _judged(predicted, measured, "grad_variance", "grad_error", 2 * np.max(crowding, initial=0.0), dtypes)
+    gradients["flag"] &= ~np.isnan(gradients["log_ratio"])
+    columns |= {f"grad_{name}": column for name, column in gradients.items()}
+    return xr.Dataset({name: ("node", value) for name, value in columns.items()}, {"node": predicted.node})
+
+
+def _judged(predicted: xr.Dataset, measured: xr.Dataset, quantity: str, error: str, crowding: Any,
+            dtypes: Sequence[Any]) -> dict[str, np.ndarray]:
+    p, m = log10_mean_square(predicted, quantity), log10_mean_square(measured, quantity)
+    tests = (1 + has_gradients(predicted)) * max(len(p), 1)
+    quantile = float(stdtrit(int(measured.attrs["groups"]) - 1, 1 - FALSE_ALARM / 2 / tests))
+    stderr = np.asarray(measured[f"log10_{quantity}_stderr"], np.float64) * np.log(10)
     with np.errstate(invalid="ignore", divide="ignore"):
-        own = np.asarray(predicted.error, np.float64) / np.asarray(predicted.second_moment, np.float64)
+        own = np.asarray(predicted[error], np.float64) / np.asarray(predicted[quantity], np.float64)
         difference = np.where(p == m, 0.0, (m - p) * np.log(10))
         allowed = quantile * _finite(stderr) + _WIDTH * crowding + _finite(own)
         outside = np.array([_range(size, dtype) for size, dtype in zip(p, dtypes, strict=True)])
         flag = ~(np.abs(difference) <= allowed + 1e-5) & (outside == 0)
-    columns = {"log_ratio": difference, "allowed": allowed, "flag": flag, "range": outside}
-    return xr.Dataset({name: ("node", value) for name, value in columns.items()}, {"node": predicted.node})
+    return {"log_ratio": difference, "allowed": allowed, "flag": flag, "range": outside}
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 KINDS = {
-    "dying": True, "exploding": True, "epsilon": True, "zero-head": True, "fan-mismatch": True,
+    "dying": True, "exploding": True, "vanishing-gradient": True, "exploding-gradient": True, "epsilon": True, "zero-head": True,
+    "fan-mismatch": True,
     "zero-branch": False, "narrow": False, "approximate": False, "disagreement": False,
 }
 _ROUNDING = -math.log10(0.9995)  # from here on three digits round up to the next power of ten

@@ -13,7 +13,7 @@ from sigprop.report.facts import Facts
 from sigprop.report.problems import Problem, power
 from sigprop.report.trail import Step
 
-_DECADES = 2.0  # a factor of 100 in mean square between two normalizations
+DECADES = 2.0  # a factor of 100 in mean square between two normalizations
 
 
 def strength(known: Facts) -> list[Problem]:
@@ -30,7 +30,7 @@ def strength(known: Facts) -> list[Problem]:
         changes = {trail.settled(v): min(sign * trail.change(w) for w in (trail.settled(v), *trail.following(v))) for v in candidates}
         changes = {v: c for v, c in changes.items() if math.isfinite(c)}
         worst = max(changes, key=lambda v: changes[v], default=None)
-        if worst is not None and changes[worst] > _DECADES:
+        if worst is not None and changes[worst] > DECADES:
             out.append(_strength(known, kind, worst, sign))
     return out
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 OUTSIDE = {-1: "underflow", 1: "overflow"}
 _BLIND = 2.0  # decades
-MARKS = {"dying": "dies", "exploding": "explodes", "epsilon": "epsilon", "zero-head": "zero", "fan-mismatch": "fan-in",
-         "zero-branch": "zero branch", "narrow": "narrow", "approximate": "approximate", "disagreement": "differs"}
+MARKS = {"dying": "dies", "exploding": "explodes", "vanishing-gradient": "g vanishes", "exploding-gradient": "g explodes",
+         "epsilon": "epsilon", "zero-head": "zero", "fan-mismatch": "fan-in", "zero-branch": "zero branch", "narrow": "narrow",
+         "approximate": "approximate", "disagreement": "differs"}
 
 
 def entries(report: Report) -> list[dict[str, Any]]:
@@ -34,7 +35,7 @@ def entries(report: Report) -> list[dict[str, Any]]:
         parent, own = parent_and_label(node, path)
         found = [p for p in report.problems if concerns(p, node, path)]
         flags = [MARKS[p.kind] for p in found if p.kind != "approximate"]
-        difference = bool(report.comparison.flag.values[k])
+        difference, its_difference = (bool(report.comparison[name].values[k]) for name in ("flag", "grad_flag"))
         if outside := int(report.comparison["range"].values[k]):
             flags.append(OUTSIDE[outside])
         out.append({
@@ -44,8 +45,8 @@ def entries(report: Report) -> list[dict[str, Any]]:
             "ratio": _ratio(measured[k] - predicted[k]) if np.isfinite(predicted[k] + measured[k]) else "",
             "E[g²]": "" if np.isnan(gradient[k]) else power(gradient[k]),
             "g ratio": _ratio(its_measured[k] - gradient[k]) if np.isfinite(gradient[k] + its_measured[k]) else "",
-            "flag": ", ".join(dict.fromkeys(flags + ["differs"] * difference)),
-            "severe": difference or any(p.severe for p in found),
+            "flag": ", ".join(dict.fromkeys(flags + ["differs"] * difference + ["g differs"] * its_difference)),
+            "severe": difference or its_difference or any(p.severe for p in found),
         })
     return _grouped(out)
 

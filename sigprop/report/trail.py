@@ -175,19 +175,23 @@ class Trail:
         return out
 
     @cached_property
-    def layers(self) -> list[int]:
-        """Layers that carry signal to the model's output, by their output, in program order: weak summands are passed over."""
+    def carrying(self) -> set[int]:
+        """Values that carry signal to the model's output: weak summands are passed over."""
         seen: set[int] = set()
         stack = [o for o in self.probe.graph.outputs if self.probe.floating(o)]
         while stack:
             value = stack.pop()
-            if value in seen:
-                continue
-            seen.add(value)
             op = self.probe.producer.get(value)
-            if op is not None:
+            if value not in seen and op is not None:
                 stack += self._strong(op)
-        return sorted((v for v in seen if v in self.probe.producer and self.is_layer(self.probe.producer[v])), key=self._order.__getitem__)
+            seen.add(value)
+        return seen
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """Layers among them, by their output, in program order."""
+        producer = self.probe.producer
+        return sorted((v for v in self.carrying if v in producer and self.is_layer(producer[v])), key=self._order.__getitem__)
 
     @cached_property
     def heads(self) -> set[int]:
