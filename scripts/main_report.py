@@ -79,7 +79,7 @@ def main():
         for name, model, x in jobs:
             progress.update(task, description=f"{name}: predicting and measuring")
             begin = time.perf_counter()
-            found = sp.report(sp.network(model, x), x, seeds=64, backward=True, name=name.replace("_", " "))
+            found = sp.report(sp.network(model, x), x, seeds=64, name=name.replace("_", " "))
             found.to_html(OUT / f"{name}.html")
             found.plot().savefig(OUT / f"{name}.png", dpi=150)
             console.rule(f"{name} ({time.perf_counter() - begin:.0f} s)")

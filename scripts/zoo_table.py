@@ -72,7 +72,7 @@ def measured(net, x, second, slopes, draws):
 def predicted(net, x):
     """Second moments of all nodes, or the message of a refusal."""
     try:
-        found = sp.propagate(net, *x)
+        found = sp.propagate(net, *x, backward=False)
     except sp.SigpropError as error:
         return {"refused": str(error).split(":")[0].split(". ")[0]}
     except MemoryError:

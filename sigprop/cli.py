@@ -39,7 +39,7 @@ def report_command(
                                                   negative=())] = None,
     method: Annotated[str, Parameter(help="method of the model to call")] = "__call__",
     seeds: Annotated[int, Parameter(help="draws of the parameters to measure on")] = 64,
-    backward: Annotated[bool, Parameter(help="predict and measure gradients too", negative=())] = False,
+    backward: Annotated[bool, Parameter(help="predict and measure gradients too")] = True,
     html: Annotated[Path | None, Parameter(help="write the report as one page")] = None,
     png: Annotated[Path | None, Parameter(help="write the figure")] = None,
     json: Annotated[Path | None, Parameter(help="write all numbers")] = None,

@@ -25,7 +25,7 @@ def weight_variance(name: str, fan_in: int, fan_out: int) -> float:
 
 def output_map(model: nn.Module, x: np.ndarray) -> np.ndarray:
     """Predicted variance of every output position, ``[batch, *sites]``."""
-    predicted = sp.propagate(sp.network(model, x), x)
+    predicted = sp.propagate(sp.network(model, x), x, backward=False)
     return predicted[f"site_variance:{predicted.node.values[-1]}"].values
 
 
@@ -42,7 +42,7 @@ def test_unit_inputs_through_pointwise_layers(name):
     """After the first layer, each He layer with ReLU keeps the variance, LeCun and square Glorot halve it."""
     layers = [layer for _ in range(12) for layer in (nn.Conv(64, (1, 1), kernel_init=INITS[name]), nn.relu)]
     x = RNG.standard_normal((2, 2, 2, 64)).astype(np.float32)
-    predicted = sp.propagate(sp.network(nn.Sequential(layers), x), x)
+    predicted = sp.propagate(sp.network(nn.Sequential(layers), x), x, backward=False)
     q = predicted.variance.values[::2]
     factor = {"He": 1.0, "Glorot": 0.5, "LeCun": 0.5, "N(0, 0.01^2)": 64 * 1e-4 / 2}[name]
     np.testing.assert_allclose(q[1:] / q[:-1], factor, rtol=FOUR)
@@ -111,7 +111,7 @@ def test_transposed_checkerboard():
 def test_transposed_map_agrees_with_monte_carlo(k, stride):
     x = RNG.standard_normal((1, 3, 3, 2)).astype(np.float32)
     model = nn.ConvTranspose(16, (k, k), strides=(stride, stride), kernel_init=INITS["He"])
-    harness.check(sp.network(model, x), x)
+    harness.check(sp.network(model, x), x, backward=False)
 
 
 @pytest.mark.parametrize("name", INITS)
@@ -120,7 +120,7 @@ def test_deep_autoencoder(name):
     widths = [64] * 10 + [48] * 5 + [32] * 10 + [48] * 5 + [64] * 10
     layers = [layer for n in widths for layer in (nn.Dense(n, kernel_init=INITS[name]), nn.relu)]
     x = RNG.standard_normal((2, 64)).astype(np.float32)
-    predicted = sp.propagate(sp.network(nn.Sequential(layers), x), x)
+    predicted = sp.propagate(sp.network(nn.Sequential(layers), x), x, backward=False)
     q, expected = float((x.astype(float) ** 2).mean()) * 2, []
     for fan_in, fan_out in zip([64, *widths[:-1]], widths, strict=True):
         q = q / 2 * fan_in * weight_variance(name, fan_in, fan_out)

@@ -12,9 +12,10 @@ import xarray as xr
 from sigprop.arrays import concrete, host, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.empirical.stream import streamed
-from sigprop.errors import InvalidInput
+from sigprop.errors import InvalidInput, SigpropError
 from sigprop.network import Network, check_inputs
 from sigprop.network.backward import backward as backward_pass
+from sigprop.network.backward import backward_graph
 from sigprop.tracing import evaluate
 
 _GROUP = 4  # seeds whose spread gives one unbiased estimate of the variance
@@ -94,7 +95,7 @@ def _unscaled(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: bool = False) -> xr.Dataset:
+def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: bool = True) -> xr.Dataset:
     """Measure the rows of :func:`propagate` over ``seeds`` draws of the parameters.
 
     Groups of four seeds are streamed through one compiled function, so that memory does not grow with ``seeds``; standard errors
@@ -108,7 +109,8 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: b
         backward: whether to measure gradients too.
 
     Returns:
-        The variables of :func:`propagate` that can be measured, each with ``*_stderr``; ``attrs`` hold ``seeds`` and ``groups``.
+        The variables of :func:`propagate` that can be measured, each with ``*_stderr``; ``attrs`` hold ``seeds``, ``groups`` and, under
+        ``gradients``, why there are none.
         Quantiles are those within a group, averaged over groups. ``site_variance:NODE`` is there for nodes ``(batch, *sites, features)``.
 
     Raises:
@@ -120,11 +122,21 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: b
     groups = seeds // _GROUP
     keys = jax.random.split(jax.random.key(0) if key is None else key, groups * _GROUP).reshape(groups, _GROUP)
     plain = all(map(concrete, jax.tree.leaves((keys, x))))
-    mean, stderr = streamed(lambda k: measure_arrays(net, k, *x, gradients=backward), keys, plain, _unscaled)
-    return _dataset(net.rows(*x), mean, stderr, groups)
+    reason = _no_gradients(net, *x) if backward else "not asked for: backward=False"
+    mean, stderr = streamed(lambda k: measure_arrays(net, k, *x, gradients=not reason), keys, plain, _unscaled)
+    return _dataset(net.rows(*x), mean, stderr, {"seeds": groups * _GROUP, "groups": groups, "gradients": reason})
 
 
-def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], groups: int) -> xr.Dataset:
+def _no_gradients(net: Network, *x: Any) -> str:
+    """Why the model has no gradients, empty where it has."""
+    try:
+        backward_graph(net, *x)
+    except SigpropError as error:
+        return str(error)
+    return ""
+
+
+def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], attrs: dict[str, Any]) -> xr.Dataset:
     xp: Any = np if isinstance(mean["mean"], np.ndarray) else jnp
     data: dict[str, Any] = {}
     for name in _PLAIN:
@@ -152,4 +164,4 @@ def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], groups: in
     for name, array in mean.items():
         if name.startswith("map:"):
             maps[name[4:]], maps[f"{name[4:]}|_stderr"] = array, stderr[name]
-    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)}, {"seeds": groups * _GROUP, "groups": groups})
+    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)}, attrs)

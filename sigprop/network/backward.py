@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sigprop.errors import SigpropError, Unsound
 from sigprop.network.network import Network
 from sigprop.tracing import Graph, evaluate, trace
 
@@ -41,6 +42,15 @@ def backward(net: Network, *x: Any) -> Callable[..., tuple[list[Any], list[Any]]
 
 
 def backward_graph(net: Network, *x: Any) -> Graph:
-    """The flat program of :func:`backward`: inputs are the parameters, the inputs and the cotangent; outputs the gradients."""
+    """The flat program of :func:`backward`: inputs are the parameters, the inputs and the cotangent; outputs the gradients.
+
+    Raises:
+        Unsound: where JAX has no reverse derivative of the model.
+    """
     like = net.graph(*x).avals[net.graph(*x).outputs[0]]
-    return trace(backward(net, *x), net.abstract_params, x, jax.ShapeDtypeStruct(like.shape, like.dtype))
+    try:
+        return trace(backward(net, *x), net.abstract_params, x, jax.ShapeDtypeStruct(like.shape, like.dtype))
+    except SigpropError:
+        raise
+    except Exception as error:
+        raise Unsound(f"JAX has no reverse derivative of {net.name} ({type(error).__name__}: {error})") from error

@@ -20,7 +20,7 @@ from sigprop.report.strength import strength
 
 
 def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 64, key: Any = None,
-           name: str | None = None, backward: bool = False) -> Report:
+           name: str | None = None, backward: bool = True) -> Report:
     """Predict the signal's propagation at initialization, measure it, compare, and say what is wrong.
 
     Args:
