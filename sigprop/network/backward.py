@@ -36,9 +36,14 @@ def backward(net: Network, *x: Any) -> Callable[..., tuple[list[Any], list[Any]]
 
         probes = [jnp.zeros(row.shape, row.dtype) for row in rows]
         _, pullback = jax.vjp(output, probes, [leaves[k] for k in free])
-        return pullback(cotangent)
+        return jax.tree.map(_floating, pullback(cotangent))
 
     return pull
+
+
+def _floating(gradient: Any) -> Any:
+    """Integers have a gradient that is nothing; zeros in its place."""
+    return jnp.zeros(gradient.shape) if gradient.dtype == jax.dtypes.float0 else gradient
 
 
 def backward_graph(net: Network, *x: Any) -> Graph:
@@ -48,6 +53,8 @@ def backward_graph(net: Network, *x: Any) -> Graph:
         Unsound: where JAX has no reverse derivative of the model.
     """
     like = net.graph(*x).avals[net.graph(*x).outputs[0]]
+    if not jnp.issubdtype(like.dtype, jnp.floating):
+        raise Unsound(f"outputs of dtype {like.dtype} have no gradients")
     try:
         return trace(backward(net, *x), net.abstract_params, x, jax.ShapeDtypeStruct(like.shape, like.dtype))
     except SigpropError:
