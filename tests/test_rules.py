@@ -176,6 +176,7 @@ SUMS = {
         conv(N, (1, 1)), relu, lambda x: nn.avg_pool(x, (3, 3), (2, 1), "SAME", count_include_pad=False), slow=True),
     "sum pooling": module(conv(N, (1, 1)), relu, lambda x: nn.pool(x, 0.0, lax.add, (2, 2), (1, 1), "VALID")),
     "centred over sites": on(lambda z: relu(z - z.mean(1, keepdims=True)), T),
+    "centred over few channels": on(lambda z: relu((h := z.reshape(2, 3, -1, 4)) - h.mean(-1, keepdims=True)).reshape(z.shape), T),
 }
 JOINS = {
     "residual": Case(lambda w, x: (lambda h: h + z(w, relu(h), 8))(z(w, x, 8)), X),

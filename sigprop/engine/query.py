@@ -36,7 +36,7 @@ from sigprop.engine.labels import (
     union,
     unit,
 )
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Sum, Take
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Sum, Take, parameter_only
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -363,9 +363,14 @@ def _independent(factors: Sequence[Factor]) -> list[list[Factor]]:
 
 
 def _outer(p: Sum, q: Sum) -> Sum | None:
-    """The one that sums Gaussian fields, channel by channel, where the other sums products with weights."""
-    found = [s for s in (p, q) if s.child[0].gaussian]
+    """The one that sums Gaussian fields, channel by channel, where the other sums draws, or products with weights."""
+    found = [s for s in (p, q) if s.child[0].gaussian and not _of_draws(s.child[0])]
     return found[0] if len(found) == 1 else None
+
+
+def _of_draws(node: Node) -> bool:
+    """Whether the node is linear in draws, with fixed coefficients."""
+    return parameter_only(node) or (isinstance(node, Add | Mul) and all(isinstance(n, Const) or _of_draws(n) for n, _ in node.children))
 
 
 def _polynomial(node: Mul) -> bool:
