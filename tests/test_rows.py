@@ -161,3 +161,17 @@ def test_random_mask_drawn_with_the_parameters():
     net = sp.network(lambda w, x: x @ w, x, init=init)
     np.testing.assert_allclose(harness.predict(net, x), 0.2 * 2 / 40 * x.astype(float) @ x.T, rtol=FOUR)
     assert jnp.shape(net.init(jax.random.key(0))) == (40, 64)
+
+
+@pytest.mark.parametrize("activation", [nn.silu, nn.tanh, jnp.square])
+@pytest.mark.parametrize("n", [16, 64, 256])
+def test_declared_error_of_a_norm_over_few_inputs(n, activation):
+    """Normal weights over their norm are a point on a sphere, so that the density of a unit ``z`` is ``(1 - z^2 / n)^((n - 3) / 2)``."""
+    x = RNG.standard_normal((1, n)).astype(np.float32)
+    x *= np.sqrt(n / (x**2).sum())
+    model = nn.Sequential([nn.WeightNorm(nn.Dense(64, kernel_init=initializers.normal(1.0))), activation])
+    second, error = (sp.propagate(sp.network(model, x), x)[k].values[-1] for k in ("second_moment", "error"))
+    z = np.linspace(-1, 1, 20001)[1:-1] * np.sqrt(n)
+    density = (1 - z**2 / n) ** ((n - 3) / 2)
+    exact = (np.asarray(activation(z.astype(np.float32)), float) ** 2 * density).sum() / density.sum()
+    assert error == pytest.approx(abs(second - exact), rel=8 / n)  # the next order

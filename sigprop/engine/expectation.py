@@ -93,13 +93,29 @@ class _Scope:
         found = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
         pairs = {pair: None if n is None else dense(n) for pair, n in found.items()}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
-        excess = max(v[0].tails.excess for v in self.variables)  # Gram-Charlier: excess / 24 of the fourth Hermite moment, for two factors
         self.note = Note.of([Note.largest(_beside(n, pairs, pair) for pair, n in pairs.items() if n is not None),
-                             Note.largest(n.note for n in means.values() if n is not None), Note(excess / 12)])
+                             Note.largest(n.note for n in means.values() if n is not None)])
         self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
         self.exponents = {u: self._exponent(u, cov[u, u]) for u in self.variables}
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
         self.means = {u: 0.0 if n is None else self._array(n, self.exponents[u], 0) for u, n in means.items()}
+        self.note = Note.of([self.note, Note.largest(map(self._not_gaussian, self.variables))])
+
+    def _not_gaussian(self, variable: Variable) -> Note:
+        """The Gram-Charlier term of a variable that is nearly Gaussian: ``excess / 24 E[He_4(z) f(z)]`` beside ``E f(z)``.
+
+        Exact to first order for ``f`` of one variable. A product of functions of two is taken to be as wrong as the square of either, and
+        at least a twelfth of the excess: squares of ramps are exact, products of independent ones off by ``1 / (4 pi)`` of it.
+        """
+        excess = variable[0].tails.excess
+        functions = self.functions(variable)[0] if excess else ()
+        if not functions:
+            return Note()
+        several = len(self.variables) > 1
+        scale, fourth = (moment1(functions * (1 + several), self.means[variable], self.cov[variable, variable], k) for k in (0, 4))
+        xp = namespace(scale.value, fourth.value)
+        worst = xp.max(abs(fourth.value) / xp.where(scale.value != 0, abs(scale.value), xp.inf))
+        return Note(excess * (max(float(worst) / 24, several / 12) if xp is np else xp.maximum(worst / 24, several / 12)))
 
     def _exponent(self, variable: Variable, variance: Named | None) -> Any:
         """Zero where the exponent is traced and a function has a scale of its own: its asymptote cannot be chosen then."""
