@@ -33,6 +33,7 @@ SITES = 64  # no controls for values with more sites; among them those with chan
 _VIEWS = {"reshape", "transpose", "broadcast_in_dim", "squeeze", "slice", "gather", "copy", "copy_p", "stop_gradient"}
 _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient"}
 _LINEAR = _SAME | {"add", "add_any", "sub", "mul", "div"}
+_SITE_MAPS = ("cumsum",)  # linear maps over sites, channel by channel
 _CONTRACTIONS = ("dot_general", "conv_general_dilated")
 _NODES, _DENSITY = np.polynomial.legendre.leggauss(24)  # on [-2, 2]; half of them by symmetry
 
@@ -202,6 +203,8 @@ class Walk:
     def follow_fresh(self, op, out, ins):
         """Fresh values stay so under sums, and under products with what was known before."""
         shape = self.env[out].shape
+        if op.name in _SITE_MAPS and ins[0] in self.fresh:
+            self.fresh[out] = self.emitted[out] = mapped(op, self.fresh[ins[0]])
         if op.name not in _LINEAR or not self.fits(shape):
             return
         kept = [i for i in ins if i in self.fresh or i in self.weights]
@@ -275,7 +278,8 @@ class Walk:
 
     def controls(self, watch):
         """All controls of this draw, the size of what they are differences of, and their weights in a regression: three vectors."""
-        found = [c for fresh in self.emitted.values() for c in fresh_controls(fresh)]
+        read = [self.as_fresh(v, self.env[v].shape) for v in watch if v in self.weights and self.fits(self.env[v].shape)]
+        found = [c for fresh in (*self.emitted.values(), *read) for c in fresh_controls(fresh)]
         read = {op.inputs[0] for op in self.graph.ops if op.name in _CONTRACTIONS}
         for value in sorted(read | set(watch)):
             odd = value in self.fresh and np.ndim(self.fresh[value].rest) == 0
@@ -284,6 +288,21 @@ class Walk:
         found += [(jnp.mean(c), size) for c, size in found if c.ndim == 2]  # coarse ones first catch what all sites share
         flat = [(jnp.ravel(c), jnp.full(c.size, size), np.full(c.size, c.size**-0.5)) for c, size in found]
         return tuple(map(jnp.concatenate, zip(*flat, strict=True)))
+
+
+def mapped(op, fresh):
+    """A fresh value after a linear map over its sites."""
+    batch, *sites, _ = fresh.part.shape
+
+    def apply(array):
+        return apply_op(op, [array])[0]
+
+    def one_side(covariance):
+        out = apply(covariance.reshape(batch, *sites, -1))
+        return jnp.swapaxes(out.reshape(batch, -1, out.shape[-1]), 1, 2)
+
+    return Fresh(fresh.leaves, apply(fresh.part), one_side(one_side(fresh.covariance)), None,
+                 apply(fresh.rest) if np.ndim(fresh.rest) else fresh.rest)
 
 
 def fresh_controls(fresh):
