@@ -156,7 +156,7 @@ def staying(widths, entries):
     declared = error / np.where(second > 0, second, 1)
     over = np.where(which & (abs(line.limit) > NEGLIGIBLE), abs(line.limit) - bound * line.limit_error, -1)
     if over.max() < 0:
-        return "nothing"
+        return "-"
     k = int(np.where(over > 0, over - declared, -np.inf).argmax())
     kept = f"{percent(abs(line.limit[k]))} ± {100 * line.limit_error[k]:.1g} at `{entries[0]['predicted']['nodes'][k]}`"
     return f"{kept}, {'declared' if over[k] < declared[k] else '**declared only**'} {percent(declared[k])}"
