@@ -19,6 +19,7 @@ from sigprop.engine import sampling
 from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
+from sigprop.engine.tails import gram_charlier
 from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, triangular
 from sigprop.types import METHODS, Estimate, Note
@@ -102,20 +103,9 @@ class _Scope:
         self.note = Note.of([self.note, Note.largest(map(self._not_gaussian, self.variables))])
 
     def _not_gaussian(self, variable: Variable) -> Note:
-        """The Gram-Charlier term of a variable that is nearly Gaussian: ``excess / 24 E[He_4(z) f(z)]`` beside ``E f(z)``.
-
-        Exact to first order for ``f`` of one variable. A product of functions of two is taken to be as wrong as the square of either, and
-        at least a twelfth of the excess: squares of ramps are exact, products of independent ones off by ``1 / (4 pi)`` of it.
-        """
         excess = variable[0].tails.excess
         functions = self.functions(variable)[0] if excess else ()
-        if not functions:
-            return Note()
-        several = len(self.variables) > 1
-        scale, fourth = (moment1(functions * (1 + several), self.means[variable], self.cov[variable, variable], k) for k in (0, 4))
-        xp = namespace(scale.value, fourth.value)
-        worst = xp.max(abs(fourth.value) / xp.where(scale.value != 0, abs(scale.value), xp.inf))
-        return Note(excess * (max(float(worst) / 24, several / 12) if xp is np else xp.maximum(worst / 24, several / 12)))
+        return gram_charlier(excess, functions, self.means[variable], self.cov[variable, variable], len(self.variables) > 1)
 
     def _exponent(self, variable: Variable, variance: Named | None) -> Any:
         """Zero where the exponent is traced and a function has a scale of its own: its asymptote cannot be chosen then."""

@@ -18,6 +18,7 @@ from sigprop.engine.build import opened
 from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only
 from sigprop.engine.sampling import shares
+from sigprop.engine.tails import fluctuation, normalised_excess
 from sigprop.engine.transpose import independent_copies, original, turns
 from sigprop.errors import Unsound
 from sigprop.types import Note
@@ -264,22 +265,12 @@ def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> t
         terms = prod(node.dims[index.index(j)].size for j in summed)
         return Tails(tails.excess, loose, max(tails.latent, 15.0 / terms)), False  # 3 (E f^4 / (E f^2)^2 - 1) for rectified inputs
     excess = sum(abs(_leaf_excess(c)) for c, _ in draws) * _participation(node, index, summed)
-    tails = tails._replace(excess=max(tails.excess, _normalised_excess(node)))
+    tails = tails._replace(excess=max(tails.excess, normalised_excess(node)))
     if len(draws) == 1 and excess <= _NEARLY:
-        return tails._replace(excess=max(tails.excess, excess + _normalised_excess(node))), True
+        return tails._replace(excess=max(tails.excess, excess + normalised_excess(node))), True
     if len(draws) > 1 and wide >= _NARROW:
         return tails, True
     return Tails(tails.excess, frozenset(index[j] for _, where in draws for j in where if index[j] < count), excess), False
-
-
-def _normalised_excess(node: Node) -> float:
-    """Excess kurtosis, in size, that a norm of the weights takes off: they count as divided by its mean.
-
-    Weights ``v_j / |v|`` of exchangeable symmetric entries with excess ``k`` keep their variance ``1 / n``. With ``|v|^2 / n = 1 + d`` a
-    sum ``z`` of such weights has ``E z^4 = E[(x v)^4 (1 - 2 d + 3 d^2)]``, to leading order ``3 + k sum_j x_j^4 - 3 Var d`` for
-    ``|x| = 1``, where ``Var d = (2 + k) / n`` (for normal draws ``z`` is a coordinate on a sphere, of excess ``-6 / (n + 2)``).
-    """
-    return 3.0 * sum(c.note.spread for c, _ in node.children if isinstance(c, Const)) if isinstance(node, Mul) else 0.0
 
 
 def _leaf_excess(node: Node) -> float:
@@ -370,24 +361,9 @@ def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...]
     spread = self_averaging(pool, child, summed, dims)
     if spread > _SHARED:
         return _shared_sum(pool, child, summed, dims)
-    drawn = 0.0 if note.spread else _fluctuation(pool, child, len(dims))  # what was normalized before does not fluctuate again
+    drawn = 0.0 if note.spread else fluctuation(pool.query, child, len(dims))  # what was normalized before does not fluctuate again
     note = Note.of((note, Note(spread)))._replace(spread=drawn)
     return pool._lift((pool.const(array, [dims[i] for i in used], note), tuple(used)), dims)
-
-
-def _fluctuation(pool: Pool, child: Occurrence, count: int) -> float:
-    """Relative variance of a sum of independent functions of draws; zero for sums over wide layers, where it vanishes."""
-    node, index = child
-    if not parameter_only(node):
-        return 0.0
-    labels = tuple(Label(i, d.kind, d.size) for i, d in zip(index, node.dims, strict=True))
-    over, kept = ([la for la in labels if (la.number >= count) is summed] for summed in (True, False))
-    mean, second = (pool.query.moment([(node, labels)] * k) for k in (1, 2))
-    total, first, square = (contract(a, over) for a in ([mean], [mean, mean], [second]))
-    if not concrete(total.array):
-        return 0.0
-    total, first, square = (aligned(a._replace(array=a.plain()), kept) for a in (total, first, square))
-    return float(np.max((square - first) / np.where(total > 0, total**2, 1.0)))
 
 
 def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> float:
