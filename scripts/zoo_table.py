@@ -50,16 +50,16 @@ def pilot(name, folder):
     path = folder / f"{name}.npz"
     if not path.exists():
         net, x = ZOO[name].network(PILOT_WIDTH), inputs(name)
-        values, controls, sizes, weights = sampler(net, x)(PILOT_SEEDS, key=1)
+        values, controls, sizes, weights = sampler(net, x, ZOO[name].sites)(PILOT_SEEDS, key=1)
         np.savez(path, slopes=coefficients(controls / sizes, values / values.mean(axis=0), weights))
     return np.load(path)["slopes"]
 
 
-def measured(net, x, second, slopes, draws):
+def measured(net, x, second, slopes, draws, sites):
     """Mean and standard error of each node's second moment, the controls over sizes from other draws."""
     size = sum(leaf.size for leaf in jax.tree.leaves(net.abstract_params))
     seeds = int(np.clip(draws / size, *SEEDS))
-    draw = sampler(net, x)
+    draw = sampler(net, x, sites)
     _, _, sizes, weights = draw(8, key=2)
     values, controls, _, _ = draw(seeds, key=3)
     mean, error = corrected(controls / sizes, values / second, weights, slopes)
@@ -91,7 +91,7 @@ def cell(name, width, old, options):
         new["seconds"] = {**old.get("seconds", {}), "predict": time.perf_counter() - start}
     if "measured" not in old and "refused" not in new["predicted"]:
         second = np.asarray(new["predicted"]["second_moment"])
-        new["measured"] = measured(net, x, second, pilot(name, options.out), options.draws)
+        new["measured"] = measured(net, x, second, pilot(name, options.out), options.draws, ZOO[name].sites)
     new["seconds"]["total"] = time.perf_counter() - start
     return new
 

@@ -29,7 +29,7 @@ from sigprop.tracing import apply_op
 FREQUENCIES = (0.7, 1.4, 2.1, 2.8, 3.5)  # in units of 1 / standard deviation
 AHEAD = 4e6  # random parameters drawn at a time
 SINE = 2.0  # the absolute frequency in the square of a sine
-SITES = 64  # no controls for values with more sites; among them those with channels on a site axis
+SITES = 64  # no controls for values with more sites
 _VIEWS = {"reshape", "transpose", "broadcast_in_dim", "squeeze", "slice", "gather", "copy", "copy_p", "stop_gradient"}
 _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient"}
 _LINEAR = _SAME | {"add", "add_any", "sub", "mul", "div"}
@@ -88,6 +88,7 @@ class Walk:
     net: Any
     graph: Any
     batch: int
+    sites: int
     env: dict = field(default_factory=dict)
     depends: dict = field(default_factory=dict)  # value -> leaves
     laws: dict = field(default_factory=dict)  # drawn leaf -> law
@@ -252,7 +253,7 @@ class Walk:
         return Fresh(weight.leaves, jnp.broadcast_to(self.env[value], shape), covariance, lambda t: weight.characteristic(t * weight.scale))
 
     def fits(self, shape):
-        return len(shape) > 1 and shape[0] == self.batch and np.prod(shape[1:-1], dtype=int) <= SITES
+        return len(shape) > 1 and shape[0] == self.batch and np.prod(shape[1:-1], dtype=int) <= self.sites
 
     def own(self, value):
         return self.weights[value].leaves if value in self.weights else self.fresh[value].leaves
@@ -335,27 +336,28 @@ def _pairs(matrix, size):
         yield matrix[:, *np.triu_indices(matrix.shape[-1], 1)], size
 
 
-def controlled(net, x):
+def controlled(net, x, sites):
     """``key -> (second moments of the rows, controls, their sizes, their weights in a regression)`` of one draw of the parameters."""
     graph, watch = net.graph(*x), [row.value for row in net.rows(*x)]
     inputs, batch = jax.tree.leaves(x), jax.tree.leaves(x)[0].shape[0]
 
     def one(key):
-        walk = Walk(net, graph, batch)
+        walk = Walk(net, graph, batch, sites)
         walk.run(jax.tree.leaves(net.init(key)), inputs)
         return jnp.stack([jnp.mean(walk.env[v] ** 2) for v in watch]), *walk.controls(watch)
 
     return one
 
 
-def sampler(net, x):
+def sampler(net, x, sites=SITES):
     """``(seeds, key) ->`` second moments ``[seeds, nodes]``, controls ``[seeds, controls]``, their mean sizes and their weights.
 
+    Values with more than ``sites`` sites, among them those with channels on a site axis, have no controls.
     There may be a few seeds more: they are drawn in groups, of one where the network is large.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(net.abstract_params))
     together = int(np.clip(AHEAD / size, 1, 32))
-    step = jax.jit(jax.vmap(controlled(net, x)))
+    step = jax.jit(jax.vmap(controlled(net, x, sites)))
 
     def draw(seeds, key):
         keys = jax.random.split(jax.random.key(key), -(-seeds // together) * together).reshape(-1, together)
