@@ -30,13 +30,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 from zoo import ZOO  # noqa: E402
 from zoo.control import sampler  # noqa: E402
 from zoo.regress import coefficients, corrected  # noqa: E402
-from zoo.scaling import Gap, fit, relative  # noqa: E402
+from zoo.scaling import Gap, decay, fit, relative  # noqa: E402
 
 import sigprop as sp  # noqa: E402
 
 FALSE_ALARM = 1e-3  # of a statement about all nodes of one architecture
 NEGLIGIBLE = 1e-5  # of a gap: float32 sums are good to about 1e-6
-PILOT_WIDTH, PILOT_SEEDS = 64, 1024
+PILOT_WIDTH, PILOT_SEEDS = 64, 512
 SEEDS = (48, 512)
 MARKS = "<!-- zoo table: written by make table -->", "<!-- end of zoo table -->"
 
@@ -50,16 +50,16 @@ def pilot(name, folder):
     path = folder / f"{name}.npz"
     if not path.exists():
         net, x = ZOO[name].network(PILOT_WIDTH), inputs(name)
-        values, controls, sizes, weights = sampler(net, x)(PILOT_SEEDS, key=1)
+        values, controls, sizes, weights = sampler(net, x, ZOO[name].sites)(PILOT_SEEDS, key=1)
         np.savez(path, slopes=coefficients(controls / sizes, values / values.mean(axis=0), weights))
     return np.load(path)["slopes"]
 
 
-def measured(net, x, second, slopes, draws):
+def measured(net, x, second, slopes, draws, sites):
     """Mean and standard error of each node's second moment, the controls over sizes from other draws."""
     size = sum(leaf.size for leaf in jax.tree.leaves(net.abstract_params))
     seeds = int(np.clip(draws / size, *SEEDS))
-    draw = sampler(net, x)
+    draw = sampler(net, x, sites)
     _, _, sizes, weights = draw(8, key=2)
     values, controls, _, _ = draw(seeds, key=3)
     mean, error = corrected(controls / sizes, values / second, weights, slopes)
@@ -91,7 +91,7 @@ def cell(name, width, old, options):
         new["seconds"] = {**old.get("seconds", {}), "predict": time.perf_counter() - start}
     if "measured" not in old and "refused" not in new["predicted"]:
         second = np.asarray(new["predicted"]["second_moment"])
-        new["measured"] = measured(net, x, second, pilot(name, options.out), options.draws)
+        new["measured"] = measured(net, x, second, pilot(name, options.out), options.draws, ZOO[name].sites)
     new["seconds"]["total"] = time.perf_counter() - start
     return new
 
@@ -131,41 +131,50 @@ def largest(entry, width):
     return f"{percent(abs(found.gap[k]))} ± {100 * found.error[k]:.1g}"
 
 
-def verdict(widths, entries):
-    """The line ``slope / width + limit`` of the node with the clearest slope, and the largest limit of any node that exceeds the noise.
+def falling(widths, entries):
+    """The exponent of the node that has it most exactly, which is one whose gap is large at the largest width."""
+    if any(refused(e) for e in entries):
+        return next(refused(e) for e in entries if refused(e))
+    if all(largest(e, w).startswith("<") for e, w in zip(entries, widths, strict=True)):
+        return "no gap"
+    if len(entries) < 3:
+        return ""
+    which = counted(widths, entries)
+    found = decay(widths, [gaps(e) for e in entries], norm.isf(FALSE_ALARM / which.size / 2))
+    error = np.where(which & np.isfinite(found.error), found.error, np.inf)
+    k = int(error.argmin())
+    return f"{found.exponent[k]:.2f} ± {error[k]:.1g}" if np.isfinite(error[k]) else "-"
 
-    By a fit to each node with a term of order ``1 / width^2``, which takes three widths. A limit is in order within what the
-    prediction declares as its own error (sums of few inputs taken as Gaussian, sampling).
-    """
+
+def staying(widths, entries):
+    """The largest limit of any node that exceeds the noise, from a fit with a term of order ``1 / width^2``, beside its declared error."""
     if any(refused(e) for e in entries) or len(entries) < 3:
-        return next((refused(e) for e in entries if refused(e)), "")
-    line = fit(widths, [gaps(e) for e in entries], order=2)
-    which = np.all([wide(e, w) for e, w in zip(entries, widths, strict=True)], axis=0)
+        return ""
+    which = counted(widths, entries)
+    line, bound = fit(widths, [gaps(e) for e in entries], order=2), norm.isf(FALSE_ALARM / which.size / 2)
     second, error = (np.asarray(entries[-1]["predicted"][k]) for k in ("second_moment", "error"))
     declared = error / np.where(second > 0, second, 1)
-    bound = norm.isf(FALSE_ALARM / which.size / 2)
-    stays = which & (abs(line.limit) > np.maximum(bound * line.limit_error, NEGLIGIBLE))
-    falls = np.where(which, abs(line.slope) - bound * line.slope_error, -1)
-    k = int(falls.argmax())
-    clear = any(not largest(e, w).startswith("<") for e, w in zip(entries, widths, strict=True))
-    text = ("slope within the noise" if clear else "no gap at any width") if falls[k] < 0 else (
-        f"{line.slope[k]:.2g} ± {line.slope_error[k]:.1g} / width + {100 * line.limit[k]:.1g} ± {100 * line.limit_error[k]:.1g} %")
-    if not stays.any():
-        return text
-    k = int(np.where(stays, abs(line.limit) - bound * line.limit_error - declared, -np.inf).argmax())
-    inside = abs(line.limit[k]) < bound * line.limit_error[k] + declared[k]
-    what = f"{percent(abs(line.limit[k]))} ± {100 * line.limit_error[k]:.1g} stays at `{entries[0]['predicted']['nodes'][k]}`"
-    return f"{text}; {what}, {'within' if inside else '**beyond**'} its declared error {percent(declared[k])}"
+    over = np.where(which & (abs(line.limit) > NEGLIGIBLE), abs(line.limit) - bound * line.limit_error, -1)
+    if over.max() < 0:
+        return "-"
+    k = int(np.where(over > 0, over - declared, -np.inf).argmax())
+    kept = f"{percent(abs(line.limit[k]))} ± {100 * line.limit_error[k]:.1g} at `{entries[0]['predicted']['nodes'][k]}`"
+    return f"{kept}, {'declared' if over[k] < declared[k] else '**declared only**'} {percent(declared[k])}"
+
+
+def counted(widths, entries):
+    return np.all([wide(e, w) for e, w in zip(entries, widths, strict=True)], axis=0)
 
 
 def markdown(store, widths):
-    rows = [["architecture", "API", "seconds", *(f"width {w}" for w in widths), "slope / width + limit"]]
+    rows = [["architecture", "API", "seconds", *(f"width {w}" for w in widths), "falls as width to the", "what stays"]]
     for name in ZOO:
         done = [w for w in widths if f"{name}|{w}" in store]
         if done:
             entries = [store[f"{name}|{w}"] for w in done]
             shown = [largest(store[f"{name}|{w}"], w) if w in done else "" for w in widths]
-            rows.append([name, ZOO[name].api, f"{entries[0]['seconds']['predict']:.2g}", *shown, verdict(done, entries)])
+            seconds = f"{entries[0]['seconds']['predict']:.2g}"
+            rows.append([name, ZOO[name].api, seconds, *shown, falling(done, entries), staying(done, entries)])
     head = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     return "\n".join(head + ["| " + " | ".join(r) + " |" for r in rows[1:]])
 
@@ -175,6 +184,11 @@ def into_readme(table):
     path = ROOT / "README.md"
     before, rest = path.read_text().split(MARKS[0])
     path.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def stored(path):
+    """Finished cells by ``name|width``."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def main():
@@ -188,7 +202,7 @@ def main():
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "table.json"
-    store = json.loads(path.read_text()) if path.exists() else {}
+    store = stored(path)
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -199,10 +213,10 @@ def main():
                 key = f"{name}|{width}"
                 old = store.get(key, {})
                 if options.repredict or not old or refused(old):
-                    store[key] = cell(name, width, old, options)
+                    new = cell(name, width, old, options)
+                    store = {**stored(path), key: new}  # others may have written meanwhile
                     path.write_text(json.dumps(store))
                     jax.clear_caches()
-                    new = store[key]
                     console.print(f"{name}, width {width}: {largest(new, width)} ({new.get('measured', {}).get('seeds', 0)} seeds, "
                                   f"{new['seconds']['total']:.0f} s)")
                 progress.advance(task)

@@ -12,28 +12,36 @@ METHODS = ("closed form", "quadrature", "sampled")
 
 
 class Note(NamedTuple):
-    """How a number was obtained: its relative error and the position in ``METHODS`` of the roughest step behind it."""
+    """How a number was obtained.
+
+    Attributes:
+        error: its relative error.
+        how: position in ``METHODS`` of the roughest step behind it.
+        spread: relative variance of sums over draws, such as the norm of a weight over few inputs, that were taken as constants.
+    """
 
     error: Any = 0.0
     how: int = 0
+    spread: float = 0.0
 
     @staticmethod
     def of(notes: Iterable[Note]) -> Note:
         """Of a product: relative errors add."""
-        error, how = 0.0, 0
+        error, how, spread = 0.0, 0, 0.0
         for note in notes:
-            error, how = error + note.error, max(how, note.how)
-        return Note(error, how)
+            error, how, spread = error + note.error, max(how, note.how), spread + note.spread
+        return Note(error, how, spread)
 
     @staticmethod
     def largest(notes: Iterable[Note]) -> Note:
         """Of a sum of terms of like size."""
         error: Any = 0.0
-        how = 0
+        how, spread = 0, 0.0
         for note in notes:
             plain = isinstance(error, float) and isinstance(note.error, float)
             error, how = max(error, note.error) if plain else jnp.maximum(error, note.error), max(how, note.how)
-        return Note(error, how)
+            spread = max(spread, note.spread)
+        return Note(error, how, spread)
 
 
 EXACT = Note()

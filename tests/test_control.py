@@ -16,6 +16,7 @@ CASES = {  # what is new in each
     "Tanh MLP": "drawn biases", "Masked MLP": "masks", "FiLM-conditioned net": "gates and shifts",
     "Weight-normalized MLP": "kernels over their norms", "SIREN": "uniform draws, few inputs",
     "Scanned, rematerialized blocks": "embeddings, slices of a leaf, residuals",
+    "MLP language model": "running means over positions",
     "Flax documentation CNN": "convolutions, pooling, fixed norms",
 }
 

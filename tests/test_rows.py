@@ -161,3 +161,34 @@ def test_random_mask_drawn_with_the_parameters():
     net = sp.network(lambda w, x: x @ w, x, init=init)
     np.testing.assert_allclose(harness.predict(net, x), 0.2 * 2 / 40 * x.astype(float) @ x.T, rtol=FOUR)
     assert jnp.shape(net.init(jax.random.key(0))) == (40, 64)
+
+
+def _on_sphere(z, n):
+    """Density of a coordinate of a point on the sphere of radius ``sqrt(n)``."""
+    return (1 - np.minimum(z**2 / n, 1)) ** ((n - 3) / 2)
+
+
+def _sum_of_uniforms(z, n):
+    """Density of a sum of ``n`` uniform variables, of variance 1."""
+    t = np.linspace(-12, 12, 1201)
+    return np.cos(t * z[:, None]) @ np.sinc(t * np.sqrt(3 / n) / np.pi) ** n
+
+
+FEW = {
+    "weights over their norm": (lambda f: nn.WeightNorm(nn.Dense(f, kernel_init=initializers.normal(1.0))), _on_sphere),
+    "uniform weights": (lambda f: nn.Dense(f, kernel_init=initializers.variance_scaling(1.0, "fan_in", "uniform")), _sum_of_uniforms),
+}
+
+
+@pytest.mark.parametrize("activation", [nn.silu, nn.tanh, jnp.square])
+@pytest.mark.parametrize("n", [16, 64, 256])
+@pytest.mark.parametrize("name", FEW)
+def test_declared_error_of_a_sum_over_few_inputs(name, n, activation):
+    """The gap to the density of the sum is the declared error, up to the next order in ``1 / n``."""
+    (layer, law), x = FEW[name], np.where(np.arange(n) % 3, 1, -1).astype(np.float32)[None]
+    predicted = sp.propagate(sp.network(nn.Sequential([layer(64), activation]), x), x)
+    second, error = (predicted[k].values[-1] for k in ("second_moment", "error"))
+    z = np.linspace(-9, 9, 3601)
+    density = law(z, n)
+    exact = (np.asarray(activation(z.astype(np.float32)), float) ** 2 * density).sum() / density.sum()
+    assert error == pytest.approx(abs(second - exact), rel=8 / n)

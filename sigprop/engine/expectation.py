@@ -19,6 +19,7 @@ from sigprop.engine import sampling
 from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, is_nothing, multiply, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
+from sigprop.engine.tails import gram_charlier
 from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, triangular
 from sigprop.types import METHODS, Estimate, Note
@@ -93,13 +94,18 @@ class _Scope:
         found = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
         pairs = {pair: None if n is None else dense(n) for pair, n in found.items()}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
-        excess = max(v[0].tails.excess for v in self.variables)  # Gram-Charlier: excess / 24 of the fourth Hermite moment, for two factors
         self.note = Note.of([Note.largest(_beside(n, pairs, pair) for pair, n in pairs.items() if n is not None),
-                             Note.largest(n.note for n in means.values() if n is not None), Note(excess / 12)])
+                             Note.largest(n.note for n in means.values() if n is not None)])
         self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
         self.exponents = {u: self._exponent(u, cov[u, u]) for u in self.variables}
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
         self.means = {u: 0.0 if n is None else self._array(n, self.exponents[u], 0) for u, n in means.items()}
+        self.note = Note.of([self.note, Note.largest(map(self._not_gaussian, self.variables))])
+
+    def _not_gaussian(self, variable: Variable) -> Note:
+        excess = variable[0].tails.excess
+        functions = self.functions(variable)[0] if excess else ()
+        return gram_charlier(excess, functions, self.means[variable], self.cov[variable, variable], len(self.variables) > 1)
 
     def _exponent(self, variable: Variable, variance: Named | None) -> Any:
         """Zero where the exponent is traced and a function has a scale of its own: its asymptote cannot be chosen then."""

@@ -18,6 +18,7 @@ from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, mul
 from sigprop.engine.means import NARROW
 from sigprop.engine.nodes import Add, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only, placed, whole
 from sigprop.engine.sampling import shares
+from sigprop.engine.tails import fluctuation, normalised_excess
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -139,8 +140,9 @@ def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> t
         terms = prod(node.dims[index.index(j)].size for j in summed)
         return Tails(tails.excess, loose, max(tails.latent, 15.0 / terms)), False  # 3 (E f^4 / (E f^2)^2 - 1) for rectified inputs
     excess = sum(abs(_leaf_excess(c)) for c, _ in draws) * _participation(node, index, summed)
+    tails = tails._replace(excess=max(tails.excess, normalised_excess(node)))
     if len(draws) == 1 and excess <= _NEARLY:
-        return tails._replace(excess=max(tails.excess, excess)), True
+        return tails._replace(excess=max(tails.excess, excess + normalised_excess(node))), True
     if len(draws) > 1 and wide >= NARROW:
         return tails, True
     return Tails(tails.excess, frozenset(index[j] for _, where in draws for j in where if index[j] < count), excess), False
@@ -180,7 +182,9 @@ def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...]
     spread = self_averaging(pool, child, summed, dims)
     if spread > _SHARED:
         return _sum(pool, child, summed, dims, ("shared",), shared=True)  # stays random, kept to be asked for its moments
-    return pool._lift((pool.const(array, [dims[i] for i in used], Note.of((note, Note(spread)))), tuple(used)), dims)
+    drawn = 0.0 if note.spread else fluctuation(pool.query, child, len(dims))  # what was normalized before does not fluctuate again
+    note = Note.of((note, Note(spread)))._replace(spread=drawn)
+    return pool._lift((pool.const(array, [dims[i] for i in used], note), tuple(used)), dims)
 
 
 def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> float:

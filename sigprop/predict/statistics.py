@@ -91,8 +91,9 @@ def statistics(context: Context, value: Value, batch: int) -> Statistics:
         mean_size = gram.diagonal().mean()
         gram = xp.broadcast_to(mean_size[None, None], (batch, batch))
         sites, centre = (xp.broadcast_to(a.mean(axis=0, keepdims=True), (batch, *a.shape[1:])) for a in (sites, centre))
+    alone = context.query.moment([(node, where.own)] * 2).note  # without what pairs of different examples add to the error
     method = METHODS[cross.note.how] + (" + Gaussian approximation" if node.tails.excess > _ROUGH else "")
-    return Statistics(average, sites, centre, gram, exponent, quantiles(context, value, where), cross.note.error,
+    return Statistics(average, sites, centre, gram, exponent, quantiles(context, value, where), alone.error,
                       node.gaussian, method, tuple(where.sites))
 
 

@@ -21,6 +21,7 @@ class Architecture:
         options: keyword arguments of the call, such as ``train=False``.
         averaged: how many channels the narrowest average over channels takes, per unit of width: a bottleneck of a quarter of the
             width, or a norm over one of four groups of channels, is 1/4. Finite-width corrections fall as ``1 / (averaged * width)``.
+        sites: the most positions of a layer; whatever has more has channels on a site axis.
     """
 
     api: str
@@ -29,6 +30,7 @@ class Architecture:
     init: Callable[[int], Callable[[Any], Any]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     averaged: float = 1.0
+    sites: int = 64
 
     def network(self, width: int) -> sp.Network:
         """The model of this width as a :class:`sigprop.Network`."""

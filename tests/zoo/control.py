@@ -29,10 +29,11 @@ from sigprop.tracing import apply_op
 FREQUENCIES = (0.7, 1.4, 2.1, 2.8, 3.5)  # in units of 1 / standard deviation
 AHEAD = 4e6  # random parameters drawn at a time
 SINE = 2.0  # the absolute frequency in the square of a sine
-SITES = 64  # no controls for values with more sites; among them those with channels on a site axis
+SITES = 64  # no controls for values with more sites
 _VIEWS = {"reshape", "transpose", "broadcast_in_dim", "squeeze", "slice", "gather", "copy", "copy_p", "stop_gradient"}
 _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient"}
 _LINEAR = _SAME | {"add", "add_any", "sub", "mul", "div"}
+_SITE_MAPS = ("cumsum",)  # linear maps over sites, channel by channel
 _CONTRACTIONS = ("dot_general", "conv_general_dilated")
 _NODES, _DENSITY = np.polynomial.legendre.leggauss(24)  # on [-2, 2]; half of them by symmetry
 
@@ -87,6 +88,7 @@ class Walk:
     net: Any
     graph: Any
     batch: int
+    sites: int
     env: dict = field(default_factory=dict)
     depends: dict = field(default_factory=dict)  # value -> leaves
     laws: dict = field(default_factory=dict)  # drawn leaf -> law
@@ -202,6 +204,8 @@ class Walk:
     def follow_fresh(self, op, out, ins):
         """Fresh values stay so under sums, and under products with what was known before."""
         shape = self.env[out].shape
+        if op.name in _SITE_MAPS and ins[0] in self.fresh:
+            self.fresh[out] = self.emitted[out] = mapped(op, self.fresh[ins[0]])
         if op.name not in _LINEAR or not self.fits(shape):
             return
         kept = [i for i in ins if i in self.fresh or i in self.weights]
@@ -249,7 +253,7 @@ class Walk:
         return Fresh(weight.leaves, jnp.broadcast_to(self.env[value], shape), covariance, lambda t: weight.characteristic(t * weight.scale))
 
     def fits(self, shape):
-        return len(shape) > 1 and shape[0] == self.batch and np.prod(shape[1:-1], dtype=int) <= SITES
+        return len(shape) > 1 and shape[0] == self.batch and np.prod(shape[1:-1], dtype=int) <= self.sites
 
     def own(self, value):
         return self.weights[value].leaves if value in self.weights else self.fresh[value].leaves
@@ -275,7 +279,8 @@ class Walk:
 
     def controls(self, watch):
         """All controls of this draw, the size of what they are differences of, and their weights in a regression: three vectors."""
-        found = [c for fresh in self.emitted.values() for c in fresh_controls(fresh)]
+        read = [self.as_fresh(v, self.env[v].shape) for v in watch if v in self.weights and self.fits(self.env[v].shape)]
+        found = [c for fresh in (*self.emitted.values(), *read) for c in fresh_controls(fresh)]
         read = {op.inputs[0] for op in self.graph.ops if op.name in _CONTRACTIONS}
         for value in sorted(read | set(watch)):
             odd = value in self.fresh and np.ndim(self.fresh[value].rest) == 0
@@ -284,6 +289,21 @@ class Walk:
         found += [(jnp.mean(c), size) for c, size in found if c.ndim == 2]  # coarse ones first catch what all sites share
         flat = [(jnp.ravel(c), jnp.full(c.size, size), np.full(c.size, c.size**-0.5)) for c, size in found]
         return tuple(map(jnp.concatenate, zip(*flat, strict=True)))
+
+
+def mapped(op, fresh):
+    """A fresh value after a linear map over its sites."""
+    batch, *sites, _ = fresh.part.shape
+
+    def apply(array):
+        return apply_op(op, [array])[0]
+
+    def one_side(covariance):
+        out = apply(covariance.reshape(batch, *sites, -1))
+        return jnp.swapaxes(out.reshape(batch, -1, out.shape[-1]), 1, 2)
+
+    return Fresh(fresh.leaves, apply(fresh.part), one_side(one_side(fresh.covariance)), None,
+                 apply(fresh.rest) if np.ndim(fresh.rest) else fresh.rest)
 
 
 def fresh_controls(fresh):
@@ -316,27 +336,28 @@ def _pairs(matrix, size):
         yield matrix[:, *np.triu_indices(matrix.shape[-1], 1)], size
 
 
-def controlled(net, x):
+def controlled(net, x, sites):
     """``key -> (second moments of the rows, controls, their sizes, their weights in a regression)`` of one draw of the parameters."""
     graph, watch = net.graph(*x), [row.value for row in net.rows(*x)]
     inputs, batch = jax.tree.leaves(x), jax.tree.leaves(x)[0].shape[0]
 
     def one(key):
-        walk = Walk(net, graph, batch)
+        walk = Walk(net, graph, batch, sites)
         walk.run(jax.tree.leaves(net.init(key)), inputs)
         return jnp.stack([jnp.mean(walk.env[v] ** 2) for v in watch]), *walk.controls(watch)
 
     return one
 
 
-def sampler(net, x):
+def sampler(net, x, sites=SITES):
     """``(seeds, key) ->`` second moments ``[seeds, nodes]``, controls ``[seeds, controls]``, their mean sizes and their weights.
 
+    Values with more than ``sites`` sites, among them those with channels on a site axis, have no controls.
     There may be a few seeds more: they are drawn in groups, of one where the network is large.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(net.abstract_params))
     together = int(np.clip(AHEAD / size, 1, 32))
-    step = jax.jit(jax.vmap(controlled(net, x)))
+    step = jax.jit(jax.vmap(controlled(net, x, sites)))
 
     def draw(seeds, key):
         keys = jax.random.split(jax.random.key(key), -(-seeds // together) * together).reshape(-1, together)

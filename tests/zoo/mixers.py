@@ -85,6 +85,6 @@ class Gmlp(nnx.Module):
 
 
 ARCHITECTURES = {
-    "MLP-Mixer": Architecture("linen", MlpMixer, lambda: (photo(16),), averaged=1 / 2),
+    "MLP-Mixer": Architecture("linen", MlpMixer, lambda: (photo(16),), averaged=1 / 2, sites=16),
     "gMLP": Architecture("nnx", lambda n: lambda rngs: Gmlp(n, rngs=rngs), lambda: (text(16),)),
 }

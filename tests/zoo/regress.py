@@ -12,30 +12,39 @@ def coefficients(controls, values, weights):
     """Ridge regression with intercept, ``[controls, values]``: the mean of two fits to half of the draws each.
 
     Each value's penalty is the one whose fits predict the other half best, and so is the power of the weights that a control is expected
-    to contribute with: a high one lets single controls, such as averages over sites, go before groups of many.
+    to contribute with: a high one lets single controls, such as averages over sites, go before groups of many. All of it happens in the
+    Gram matrix of the draws: there may be more controls than draws.
     """
     spread = controls.std(axis=0)
     unit = np.where(spread > 1e-7, 1 / np.maximum(spread, 1e-7), 0)  # what never varies is rounding
-    halves = slice(None, len(values) // 2), slice(len(values) // 2, None)
-    best, slopes = np.full(values.shape[1], np.inf), np.zeros((controls.shape[1], values.shape[1]))
+    half, count = len(values) // 2, values.shape[1]
+    halves = slice(None, half), slice(half, None)
+    best, slopes = np.full(count, np.inf), np.zeros((controls.shape[1], count))
     for power in POWERS:
         scale = unit * weights**power
         z = controls * scale
-        fits = [_ridge(z[own], values[own]) for own in halves]
+        gram = z @ z.T
+        duals = np.zeros_like(values)  # slopes are ``z.T @ duals``
+        fits = [_ridge(gram[own, own], values[own]) for own in halves]
+        better = np.zeros(count, bool)
         for penalty in PENALTIES:
             found = [fit(penalty) for fit in fits]
-            left = sum((values[other] - z[other] @ f).var(axis=0) for other, f in zip(halves[::-1], found, strict=True))
-            slopes = np.where(left < best, scale[:, None] * (found[0] + found[1]) / 2, slopes)
+            left = sum((values[other] - gram[other, own] @ f).var(axis=0)
+                       for own, other, f in zip(halves, halves[::-1], found, strict=True))
+            better |= left < best
+            duals = np.where(left < best, np.concatenate(found), duals)
             best = np.minimum(left, best)
+        slopes[:, better] = scale[:, None] * (z.T @ duals[:, better]) / 2
     return slopes
 
 
-def _ridge(z, y):
-    """``penalty -> slopes``, through the Gram matrix of the draws: there may be more controls than draws."""
-    z, y = z - z.mean(axis=0), y - y.mean(axis=0)
-    size, basis = np.linalg.eigh(z @ z.T / len(z))
-    rotated = basis.T @ y
-    return lambda penalty: z.T @ (basis @ (rotated / (np.maximum(size, 0)[:, None] + penalty))) / len(z)
+def _ridge(gram, y):
+    """``penalty -> duals`` of these draws, which sum to zero: the means of the controls need not be taken off."""
+    count = len(y)
+    centre = np.eye(count) - 1 / count
+    size, basis = np.linalg.eigh(centre @ gram @ centre / count)
+    rotated = basis.T @ (y - y.mean(axis=0))
+    return lambda penalty: centre @ basis @ (rotated / (np.maximum(size, 0)[:, None] + penalty)) / count
 
 
 def corrected(controls, values, weights, slopes):

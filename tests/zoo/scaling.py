@@ -23,6 +23,13 @@ class Line(NamedTuple):
     slope_error: np.ndarray
 
 
+class Decay(NamedTuple):
+    """Exponent ``p`` of ``gap = limit + slope * width**p`` of each node and its standard error, ``[nodes]``; NaN where no gap falls."""
+
+    exponent: np.ndarray
+    error: np.ndarray
+
+
 def gap(predicted, measured):
     """Relative gaps of two datasets with equal nodes."""
     return relative(*(np.asarray(a, np.float64) for a in (predicted.second_moment, measured.second_moment, measured.second_moment_stderr)))
@@ -44,3 +51,17 @@ def fit(widths, gaps, order=1):
     found = np.einsum("nij,wj,wn->ni", cover, x, y * error**-2.0)
     spread = np.sqrt(np.diagonal(cover, axis1=1, axis2=2))
     return Line(found[:, 0], spread[:, 0], found[:, 1], spread[:, 1])
+
+
+def decay(widths, gaps, sigmas):
+    """Through three widths in geometric progression: in the differences of their gaps the limit drops out.
+
+    NaN where one of the two differences is not clear of ``sigmas`` standard errors, or they have different signs.
+    """
+    gap, error = (np.stack([getattr(g, k) for g in gaps]) for k in ("gap", "error"))
+    early, late = gap[:-1] - gap[1:]
+    clear = (early * late > 0) & (abs(early) > sigmas * np.hypot(error[0], error[1])) & (abs(late) > sigmas * np.hypot(error[1], error[2]))
+    early, late = (np.where(clear, difference, np.nan) for difference in (early, late))
+    spread = np.sqrt((error[0] / early) ** 2 + (error[1] * (1 / early + 1 / late)) ** 2 + (error[2] / late) ** 2)
+    unit = np.log(widths[1] / widths[0])
+    return Decay(np.log(late / early) / unit, spread / unit)
