@@ -161,7 +161,7 @@ def test_remedy_cures(init):
 
 def found_gradients(model, x):
     net = sp.network(model, x)
-    return [*gradients(Facts.of(net, sp.propagate(net, x, backward=True), x))]
+    return [*gradients(Facts.of(net, sp.propagate(net, x), x))]
 
 
 def deep(activation, init, depth):
@@ -215,25 +215,25 @@ def test_remedy_levels_gradients(variance):
 
 def test_gradients_of_another_initializer_differ():
     he, lecun = (sp.network(mlp(init, init, width=64), VECTORS) for init in (HE, nn.initializers.lecun_normal()))
-    measured = sp.measure(he, VECTORS, seeds=64, backward=True)
+    measured = sp.measure(he, VECTORS, seeds=64)
     for net, differs in ((he, False), (lecun, True)):
-        predicted = sp.propagate(net, VECTORS, backward=True)
+        predicted = sp.propagate(net, VECTORS)
         compared = compare(predicted, measured, np.array([0, 0, 1, 1, 2]) / 64, [np.float32] * 5)
         assert bool(compared.grad_flag.any()) is differs
         assert any("measured gradient" in p.sentence for p in checks.disagreement(predicted, compared)) is differs
 
 
 def test_report_judges_gradients():
-    found = sp.report(sp.network(deep(nn.relu, normal(0.5), 6), VECTORS), VECTORS, seeds=16, backward=True)
+    found = sp.report(sp.network(deep(nn.relu, normal(0.5), 6), VECTORS), VECTORS, seeds=16)
     assert "vanishing-gradient" in {p.kind for p in found.problems} and "g vanishes" in str(found) and not found.ok
     assert not found.comparison.grad_flag.any() and not found.comparison.flag.any()
 
 
 def test_comparison_flags_another_initializer_and_not_its_own():
     he, lecun = (sp.network(mlp(init, init, width=64), VECTORS) for init in (HE, nn.initializers.lecun_normal()))
-    measured = sp.measure(he, VECTORS, seeds=64)
+    measured = sp.measure(he, VECTORS, seeds=64, backward=False)
     for net, differs in ((he, False), (lecun, True)):
-        predicted = sp.propagate(net, VECTORS)
+        predicted = sp.propagate(net, VECTORS, backward=False)
         crowding = np.array([0, 0, 1, 1, 2]) / 64
         compared = compare(predicted, measured, crowding, [np.float32] * 5)
         assert bool(compared.flag.any()) is differs
@@ -270,14 +270,13 @@ def test_page_is_self_contained(report, tmp_path):
 
 
 def test_figure_is_finite_and_has_both_curves(report):
-    with_gradients = sp.report(sp.network(nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(4)]), VECTORS), VECTORS, seeds=8, backward=True)
-    assert len(with_gradients.plot().axes) == 3 and "E[g²]" in str(with_gradients)
-    top, bottom = report.plot().axes
-    for axes, name in ((top, "second_moment"),):
+    assert "E[g²]" in str(report)
+    top, middle, bottom = report.plot().axes
+    for axes, name in ((top, "second_moment"), (middle, "grad_variance")):
         line = axes.get_lines()[0].get_ydata()
         expected = report.predicted[f"log10_{name}"].values
         np.testing.assert_array_equal(line[np.isfinite(expected)], expected[np.isfinite(expected)])
-    assert all(np.all(np.isfinite(axes.get_ylim())) for axes in (top, bottom))
+    assert all(np.all(np.isfinite(axes.get_ylim())) for axes in (top, middle, bottom))
     assert {"predicted", "measured ± s.e.", "exactly 0"} <= set(top.get_legend_handles_labels()[1])
 
 
