@@ -148,6 +148,16 @@ def test_contributions_add_up_and_are_linear_in_the_learning_rates():
     np.testing.assert_allclose(sp.infinite_kernel(net, learning_rates=laws)(X).ntk, ntk(MODEL, X), rtol=1e-6)
 
 
+def test_every_leaf_contributes_behind_many_normalizers():
+    """Tangents of other variances scale the contributions of their leaves, whatever is dropped beside what."""
+    blocks = [layer for _ in range(5) for layer in (nn.Dense(32, bias_init=initializers.normal(0.3)), nn.LayerNorm(), jnp.tanh)]
+    net = sp.network(nn.Sequential([*blocks, nn.Dense(2)]), X)
+    standard, scaled = (sp.infinite_kernel(net, p, per_leaf=True)(X).ntk for p in ("standard", "ntk"))
+    for path, law in zip(standard, jax.tree.leaves(jax.tree.map(lambda law: law.variance, net.laws)), strict=True):
+        np.testing.assert_allclose(scaled[path], law * standard[path], rtol=1e-5)
+        assert np.all(np.diag(standard[path]) > 0)
+
+
 def test_running_statistics_keys_and_constant_parameters():
     class Net(nnx.Module):
         def __init__(self, rngs):

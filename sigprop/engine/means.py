@@ -74,7 +74,7 @@ class Means:
         """The terms of a sum that matter; ``signs`` are the bits of the leaves that derivatives depend on."""
         least = min((self.order(n) for n, _ in children), default=0)
         large = [c for c in children if self.order(c[0]) == least]
-        if all(_drawn(n) for n, _ in children) and any(parameter_only(n) for n, _ in large):
+        if len(large) == len(children) or (any(parameter_only(n) for n, _ in large) and all(_drawn(n) for n, _ in children)):
             return list(children)
         biases = all(parameter_only(n) for n, _ in large)
         moves = [biases or bool(parity.leaves(n.parity) & signs) for n, _ in children]
