@@ -63,8 +63,8 @@ CASES = {  # name: (model of a width, inputs, loss, targets, narrower width, see
     "relu, one output": (lambda n: mlp(nn.relu, 1, n), X, mse, PARITY, 128, 49152, 0.05),
     "tanh, one output": (lambda n: mlp(nn.tanh, 1, n), X, mse, PARITY, 128, 49152, 0.05),
     "relu, ten outputs": (lambda n: mlp(nn.relu, 10, n), X, mse, ONE_HOT, 256, 6144, 0.15),
-    "cnn, cross-entropy": (lambda n: pooled(10, n), IMAGES, cross_entropy, LABELS[:4], 128, 6144, 0.05),
-    "cnn, one output": (lambda n: pooled(1, n), IMAGES, mse, PARITY[:4], 128, 24576, 0.05),
+    "cnn, cross-entropy": (lambda n: pooled(10, n), IMAGES, cross_entropy, LABELS[:4], 64, 6144, 0.08),
+    "cnn, one output": (lambda n: pooled(1, n), IMAGES, mse, PARITY[:4], 64, 16384, 0.1),
     "pre-norm, cross-entropy": (lambda n: pre_norm(10, n), X, cross_entropy, LABELS, 128, 9216, 0.05),
 }
 FAST = {("relu, cross-entropy", None): (4096, 0.06), ("tanh, cross-entropy", 2): (3072, 0.06)}  # seeds, detects

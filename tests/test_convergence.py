@@ -48,7 +48,7 @@ class PreNorm(nn.Module):
 MODELS = {"mlp": (mlp, (6,)), "cnn": (Cnn, (4, 4, 3)), "pre-norm": (PreNorm, (6,))}
 FAST, SLOW = 0.09, 0.05  # margins
 CASES = [  # model, parameterization, widths, seeds, margin
-    ("mlp", "ntk", (32, 256), 320, FAST), ("cnn", "ntk", (16, 64), 1536, FAST), ("pre-norm", "ntk", (64, 256), 896, FAST),
+    ("mlp", "ntk", (32, 256), 512, FAST), ("cnn", "ntk", (16, 64), 1536, FAST), ("pre-norm", "ntk", (64, 256), 896, FAST),
     ("mlp", "ntk", (32, 64, 128, 256, 512), 768, SLOW), ("cnn", "ntk", (16, 32, 64, 128), 4096, SLOW),
     ("pre-norm", "ntk", (64, 128, 256, 512), 1024, SLOW), ("pre-norm", "standard", (64, 128, 256, 512), 1024, SLOW),
 ]
