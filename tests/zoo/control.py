@@ -35,23 +35,32 @@ _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient"}
 _LINEAR = _SAME | {"add", "add_any", "sub", "mul", "div"}
 _SITE_MAPS = ("cumsum",)  # linear maps over sites, channel by channel
 _CONTRACTIONS = ("dot_general", "conv_general_dilated")
-_NODES, _DENSITY = np.polynomial.legendre.leggauss(24)  # on [-2, 2]; half of them by symmetry
+_NODES, _WEIGHTS = (a[12:] for a in np.polynomial.legendre.leggauss(24))  # on [0, 1], for even functions
 
 
-def _truncated(t):
-    """Characteristic function of a standardized normal truncated at two standard deviations, for ``|t| < 4``."""
-    weight = 2 * _DENSITY[12:] * 2 * truncnorm.pdf(2 * _NODES[12:], -2, 2)
-    return sum(w * jnp.cos(u * t) for w, u in zip(weight, 2 * _NODES[12:] / truncnorm.std(-2, 2), strict=True))
+def _symmetric(density, end):
+    """Characteristic function less one of a symmetric density on ``[-end, end]``."""
+    u, w = end * _NODES, _WEIGHTS * density(end * _NODES)
+    return lambda t: -2 * sum(b * jnp.sin(a * t / 2) ** 2 for a, b in zip(u, w / w.sum(), strict=True))
 
 
-CHARACTERISTIC: dict[str, Callable] = {  # of the standardized entries
-    "normal": lambda t: jnp.exp(-(t**2) / 2), "uniform": lambda t: jnp.sinc(3**0.5 * t / np.pi), "truncated normal": _truncated,
+_SPREAD = truncnorm.std(-2, 2)
+CHARACTERISTIC: dict[str, Callable] = {  # less one, of the standardized entries: products of many need what is left of one
+    "normal": lambda t: jnp.expm1(-(t**2) / 2), "uniform": _symmetric(np.ones_like, 3**0.5),
+    "truncated normal": _symmetric(lambda u: np.exp(-((u * _SPREAD) ** 2) / 2), 2 / _SPREAD),
 }
+
+
+def _product(less_one):
+    """Product over the last axis of what is near one."""
+    near = less_one > -0.5
+    logs = jnp.where(near, jnp.log1p(jnp.where(near, less_one, 0)), jnp.log(abs(1 + less_one)))
+    return jnp.prod(jnp.sign(1 + less_one), axis=-1, keepdims=True) * jnp.exp(jnp.sum(logs, axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)
 class Weight:
-    """Independent symmetric entries: which entry of which leaves each is, their standard deviation and characteristic function."""
+    """Independent symmetric entries: which entry of which leaves each is, standard deviation, characteristic function less one."""
 
     leaves: frozenset
     identity: np.ndarray
@@ -167,7 +176,7 @@ class Walk:
             elif law is not None and law.family == "bernoulli" and len(self.readers[g]) == 1 and factor.shape == weight.identity.shape:
                 p, old = law.mean, weight.characteristic
                 self.weights[out] = replace(weight, leaves=weight.leaves | {g}, scale=weight.scale * p**0.5,
-                                            characteristic=lambda t: 1 - p + p * old(t / p**0.5))
+                                            characteristic=lambda t: p * old(t / p**0.5))
 
     def contract(self, op, out, ins, args):
         """A weight that meets values known before it: ``[batch, *sites, terms]`` of them reach each output."""
@@ -188,8 +197,7 @@ class Walk:
                 "window_strides", "padding", "lhs_dilation", "rhs_dilation")}, dimension_numbers=numbers)
         if not self.fits(terms.shape) or np.unique(weight.identity).size != w.size:
             return
-        characteristic = weight.characteristic and (
-            lambda t: jnp.prod(weight.characteristic(t * weight.scale * terms), axis=-1, keepdims=True))
+        characteristic = weight.characteristic and (lambda t: _product(weight.characteristic(t * weight.scale * terms)))
         covariance = gram(terms) * (terms.shape[-1] * weight.scale**2)
         self.fresh[out] = self.emitted[out] = Fresh(weight.leaves, self.env[out], covariance, characteristic)
 
@@ -250,7 +258,8 @@ class Walk:
         weight = self.weights[value]
         identity = np.broadcast_to(weight.identity, shape).reshape(shape[0], -1, shape[-1])[..., 0]
         covariance = jnp.asarray((identity[:, :, None] == identity[:, None, :]) * weight.scale**2)
-        return Fresh(weight.leaves, jnp.broadcast_to(self.env[value], shape), covariance, lambda t: weight.characteristic(t * weight.scale))
+        characteristic = weight.characteristic
+        return Fresh(weight.leaves, jnp.broadcast_to(self.env[value], shape), covariance, lambda t: 1 + characteristic(t * weight.scale))
 
     def fits(self, shape):
         return len(shape) > 1 and shape[0] == self.batch and np.prod(shape[1:-1], dtype=int) <= self.sites
