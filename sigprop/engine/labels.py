@@ -9,7 +9,7 @@ apart from the array, so that a thousand layers neither overflow nor underflow, 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -17,12 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import opt_einsum
 
-from sigprop.arrays import concrete, namespace, scaled
+from sigprop.arrays import concrete, namespace, power, scaled
 from sigprop.engine.nodes import Node, same_array
+from sigprop.engine.windows import shifted
 from sigprop.errors import Unsound
 from sigprop.types import EXACT, Note
 
 _LARGEST = 1 << 28  # entries of one array of moments
+_TAPS = 32  # of a window that is summed over them
+_DENSE = 32  # products for each tap up to which a window is a product with a matrix
 
 
 class Label(NamedTuple):
@@ -72,6 +75,12 @@ def derived(table: Any, labels: Sequence[AnyLabel], size: int) -> Derived:
     return Derived(xp.asarray(table)[tuple(places)], out, size)  # type: ignore[arg-type]
 
 
+def renamed(label: AnyLabel, names: Mapping[AnyLabel, AnyLabel]) -> AnyLabel:
+    if isinstance(label, Derived):
+        return derived(label.table, [names.get(b, b) for b in label.bases], label.size)
+    return names.get(label, label)
+
+
 class Named(NamedTuple):
     """``array * 2**exponent``, whose axis ``i`` is indexed by ``labels[i]``; ``note`` holds its relative error and its method.
 
@@ -110,6 +119,16 @@ def aligned(named: Named, labels: Sequence[AnyLabel]) -> Any:
     return array.reshape([next(sizes) if label in named.labels else 1 for label in labels])
 
 
+def total(exponents: Sequence[Any]) -> Any:
+    """Their sum; one that is alone stays the same object, by which traced exponents are known to be equal."""
+    some = [e for e in exponents if not (isinstance(e, int) and e == 0)]
+    return some[0] if len(some) == 1 else sum(some)
+
+
+def difference(one: Any, two: Any) -> Any:
+    return 0 if one is two else one - two
+
+
 def multiply(factors: Sequence[Named]) -> Named:
     factors, _, same = _merged(factors, ())
     labels = union(f.labels for f in factors)
@@ -117,7 +136,7 @@ def multiply(factors: Sequence[Named]) -> Named:
     out: Any = np.ones(())
     for factor in factors:
         out = out * aligned(factor, labels)
-    return Named(labels, out, sum(f.exponent for f in factors), Note.of(f.note for f in factors), same)
+    return Named(labels, out, total([f.exponent for f in factors]), Note.of(f.note for f in factors), same)
 
 
 def _fits(labels: Sequence[AnyLabel]) -> None:
@@ -201,6 +220,8 @@ def add(terms: Sequence[Named]) -> Named:
         return NOTHING
     if len(terms) == 1:
         return terms[0]
+    if any(set(t.labels) != set(terms[0].labels) for t in terms):
+        terms = [resolve(t) for t in terms]
     same = terms[0].same
     if any(t.same != same for t in terms):
         terms, same = [dense(t) for t in terms], ()
@@ -210,7 +231,7 @@ def add(terms: Sequence[Named]) -> Named:
     exponent = _largest([t.exponent for t in terms])
     out: Any = 0.0
     for term in terms:
-        out = out + scaled(aligned(term, labels), term.exponent - exponent)
+        out = out + scaled(aligned(term, labels), difference(term.exponent, exponent))
     shape = tuple(label.size for label in labels)
     return Named(labels, namespace(out).broadcast_to(out, shape), exponent, _note_of_sum(terms, out, exponent), same)
 
@@ -231,7 +252,7 @@ def _largest(exponents: Sequence[Any]) -> Any:
         return max(exponents)
     out = exponents[0]
     for e in exponents[1:]:
-        out = jnp.maximum(out, e)
+        out = out if e is out else jnp.maximum(out, e)
     return out
 
 
@@ -246,15 +267,20 @@ def normalised(named: Named) -> Named:
         new = 0 if abs(size) < 64 else 2 * (size // 2)
         return named if new == old else named._replace(array=scaled(array, old - new), exponent=new)
     top = jnp.max(jnp.abs(array))
-    new = jnp.where(top > 0, 2 * ((jnp.frexp(top)[1] + old) // 2), 0)
-    return named._replace(array=scaled(array, old - new), exponent=new)
+    size = jnp.log2(jnp.maximum(top, jnp.finfo(top.dtype).tiny)).astype(int)  # rounded: any power of two near the top will do
+    new = jnp.where(top > 0, (size + old) >> 1 << 1, 0)
+    return named._replace(array=array * power(old - new, array.dtype), exponent=new)
 
 
 def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
-    """Sum the product of ``factors`` over labels in one planned einsum, never forming the outer product first."""
-    factors, summed_set, same = _merged(factors, summed)
+    """Sum the product of ``factors`` over labels in one planned einsum, never forming the outer product first.
+
+    Labels derived from others stay as they are where nothing else has a part in these.
+    """
+    factors, summed = _windows(_apart(factors), summed)
+    factors, summed_set, same = _merged(_settled(factors, summed), summed)
     present = union(f.labels for f in factors)
-    note, exponent = Note.of(f.note for f in factors), sum(f.exponent for f in factors)
+    note, exponent = Note.of(f.note for f in factors), total([f.exponent for f in factors])
     scale: Any = float(np.prod([label.size for label in summed_set if label not in present], dtype=float))
     keep = tuple(label for label in present if label not in summed_set)
     _fits(keep)
@@ -268,7 +294,8 @@ def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
         axes = tuple(i for i, label in enumerate(arrays[0].labels) if label in summed_set)
         out = arrays[0].array.sum(axis=axes) if axes else arrays[0].array
         kept = tuple(label for label in arrays[0].labels if label not in summed_set)
-        return Named(kept, out * scale, exponent, note, same)
+        return Named(kept, _times(out, scale), exponent, note, same)
+    keep = tuple(sorted(keep, key=lambda label: -sum(label in f.labels for f in arrays)))  # the order in which products are made
     letter = {label: string.ascii_letters[i] for i, label in enumerate(present)}
     spec = ",".join("".join(letter[label] for label in f.labels) for f in arrays)
     spec += "->" + "".join(letter[label] for label in keep)
@@ -277,7 +304,108 @@ def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
         out = opt_einsum.contract(spec, *values, optimize="auto")
     else:
         out = jnp.einsum(spec, *values, optimize="auto", precision="highest")
-    return Named(keep, out * scale, exponent, note, same)
+    return Named(keep, _times(out, scale), exponent, note, same)
+
+
+def _times(array: Any, scale: Any) -> Any:
+    return array if isinstance(scale, float) and scale == 1 else array * scale
+
+
+def _apart(factors: Sequence[Named]) -> Sequence[Named]:
+    """Without deltas of derived labels."""
+    return [resolve(f) if any(isinstance(la, Derived) for pair in f.same for la in pair) else f for f in factors]
+
+
+def _settled(factors: Sequence[Named], summed: Iterable[AnyLabel]) -> list[Named]:
+    """Without the derived labels in whose bases something else has a part: an axis, a delta, a sum."""
+    found = []
+    for f in factors:
+        own = {b for la in f.labels if isinstance(la, Derived) for b in la.bases}
+        axes = {b for g in factors for la in g.labels if la not in f.labels or isinstance(la, Label) for b in bases(la)}
+        deltas = {b for g in factors for pair in g.same for la in pair for b in bases(la)}
+        found.append(resolve(f) if own & (axes | deltas | set(summed)) else f)
+    return found
+
+
+def _windows(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> tuple[Sequence[Named], Sequence[AnyLabel]]:
+    """Sums over the taps of windows, where nothing but fixed weights depends on these, without the windows, which are copies."""
+    for k, factor in enumerate(factors):
+        for tap in dict.fromkeys(b for la in factor.labels if isinstance(la, Derived) for b in la.bases if b in summed):
+            found = _window(factor, tap, [f for j, f in enumerate(factors) if j != k])
+            if found is not None:
+                made, *others = found
+                gone = [la for la in made.labels if isinstance(la, Label) and la.number < 0]
+                return _windows([made, *others], [*gone, *(label for label in summed if label != tap)])
+    return factors, summed
+
+
+def _window(factor: Named, tap: Label, others: Sequence[Named]) -> list[Named] | None:
+    """``factor`` summed over ``tap``, and the other factors that are left; ``None`` where it is no window of fixed weights."""
+    windows = [la for la in factor.labels if tap in bases(la)]
+    places = [tuple(b for b in bases(la) if b != tap) for la in windows]
+    outs = {b for place in places for b in place}
+    elsewhere = {b for la in factor.labels if la not in windows for b in bases(la)}
+    plain = all(isinstance(la, Derived) and isinstance(la.table, np.ndarray) and len(place) == 1
+                for la, place in zip(windows, places, strict=True))
+    tied = any(tap in bases(la) for f in others for la in f.labels if isinstance(la, Derived))
+    if not plain or tied or tap.size > _TAPS or len(outs) < len(places) or outs & elsewhere:
+        return None
+    split = [_factored(f, {tap, *outs}) if tap in f.labels else (None, f) for f in others]
+    if any(pair is None for pair in split):
+        return None
+    weights = [w for w, _ in split if w is not None]  # type: ignore[misc]
+    rest = [f for _, f in split if f is not None]  # type: ignore[misc]
+    tables = [np.moveaxis(la.table, la.bases.index(tap), 1) for la in windows]  # type: ignore[union-attr]
+    made = _matrix if prod(la.size for la in windows) <= _DENSE * tap.size else _slices
+    return [*made(factor, tap, windows, [place[0] for place in places], tables, weights), *rest]
+
+
+def _matrix(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequence[Label], tables: Sequence[np.ndarray],
+            weights: Sequence[Named]) -> list[Named]:
+    """As a product with a matrix: the one-hot tables, contracted with the weights over taps. New labels have negative numbers."""
+    taken = len([la for la in factor.labels if isinstance(la, Label) and la.number < 0])
+    fresh = [Label(-1 - taken - k, "site", la.size) for k, la in enumerate(windows)]
+    hot = [Named((out, tap, new), (table[:, :, None] == np.arange(new.size)) * 1.0) for out, new, table in zip(outs, fresh, tables, strict=True)]
+    names = dict(zip(windows, fresh, strict=True))
+    return [contract([*weights, *hot], [tap]), factor._replace(labels=tuple(names.get(la, la) for la in factor.labels))]
+
+
+def _slices(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequence[Label], tables: Sequence[np.ndarray],
+            weights: Sequence[Named]) -> list[Named]:
+    """As a sum of shifted copies."""
+    order = tuple(la for la in factor.labels if la not in windows)
+    front, labels, found = aligned(factor, (*windows, *order)), (*outs, *order), []
+    for n in range(tap.size):
+        part, here = front, [_at(w, tap, n) for w in weights]
+        for axis, (out, table) in enumerate(zip(outs, tables, strict=True)):
+            own = np.prod([np.ones(out.size), *(w.array for w in here if w.labels == (out,))], axis=0)
+            part = None if part is None else shifted(part, axis, table[:, n], own)
+        if part is not None:
+            found.append(prod([aligned(w, labels) for w in here if len(w.labels) != 1], start=part))
+    note = Note.of([factor.note, *(w.note for w in weights)])
+    exponent = total([factor.exponent, *(w.exponent for w in weights)])
+    return [Named(labels, sum(found[1:], start=found[0]), exponent, note, factor.same) if found else NOTHING]
+
+
+def _at(named: Named, label: Label, number: int) -> Named:
+    axis = named.labels.index(label)
+    return named._replace(labels=tuple(la for la in named.labels if la != label), array=named.array.take(number, axis=axis))
+
+
+def _factored(named: Named, inner: set[Label]) -> tuple[Named, Named | None] | None:
+    """Fixed weights as a product of some over the labels ``inner`` and others over the rest."""
+    if not concrete(named.array) or named.same or not named.array.any():
+        return None
+    rest = [k for k, la in enumerate(named.labels) if la not in inner]
+    if not rest:
+        return named, None
+    own = [k for k in range(named.array.ndim) if k not in rest]
+    top = np.unravel_index(int(abs(named.array).argmax()), named.array.shape)
+    one = named.array[tuple(top[k] if k in rest else slice(None) for k in range(named.array.ndim))]
+    two = named.array[tuple(top[k] if k in own else slice(None) for k in range(named.array.ndim))] / named.array[top]
+    if not np.array_equal(np.expand_dims(one, rest) * np.expand_dims(two, own), named.array):
+        return None
+    return named._replace(labels=tuple(named.labels[k] for k in own), array=one), Named(tuple(named.labels[k] for k in rest), two)
 
 
 def stack(label: AnyLabel, blocks: Sequence[tuple[Label, Named]]) -> Named:
@@ -288,7 +416,7 @@ def stack(label: AnyLabel, blocks: Sequence[tuple[Label, Named]]) -> Named:
     arrays = []
     for fresh, block in blocks:
         order = (*kept, fresh)
-        full = scaled(aligned(block, order), block.exponent - exponent)
+        full = scaled(aligned(block, order), difference(block.exponent, exponent))
         arrays.append(namespace(full).broadcast_to(full, tuple(la.size for la in order)))
     joined = namespace(*arrays).concatenate(arrays, axis=-1)
     return Named((*kept, label), joined, exponent, Note.largest(b.note for _, b in blocks))
