@@ -333,9 +333,7 @@ def _windows(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> tuple[Sequ
         for tap in dict.fromkeys(b for la in factor.labels if isinstance(la, Derived) for b in la.bases if b in summed):
             found = _window(factor, tap, [f for j, f in enumerate(factors) if j != k])
             if found is not None:
-                made, *others = found
-                gone = [la for la in made.labels if isinstance(la, Label) and la.number < 0]
-                return _windows([made, *others], [*gone, *(label for label in summed if label != tap)])
+                return _windows(found, [label for label in summed if label != tap])
     return factors, summed
 
 
@@ -357,21 +355,28 @@ def _window(factor: Named, tap: Label, others: Sequence[Named]) -> list[Named] |
     rest = [f for _, f in split if f is not None]  # type: ignore[misc]
     tables = [np.moveaxis(la.table, la.bases.index(tap), 1) for la in windows]  # type: ignore[union-attr]
     made = _matrix if prod(la.size for la in windows) <= _DENSE * tap.size else _slices
-    return [*made(factor, tap, windows, [place[0] for place in places], tables, weights), *rest]
+    return [made(factor, tap, windows, [place[0] for place in places], tables, weights), *rest]
 
 
 def _matrix(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequence[Label], tables: Sequence[np.ndarray],
-            weights: Sequence[Named]) -> list[Named]:
-    """As a product with a matrix: the one-hot tables, contracted with the weights over taps. New labels have negative numbers."""
-    taken = len([la for la in factor.labels if isinstance(la, Label) and la.number < 0])
-    fresh = [Label(-1 - taken - k, "site", la.size) for k, la in enumerate(windows)]
+            weights: Sequence[Named]) -> Named:
+    """As a product with a matrix: the tables, one-hot, contracted with the weights over the taps."""
+    fresh = [Label(-1 - k, "site", la.size) for k, la in enumerate(windows)]
     hot = [Named((out, tap, new), (table[:, :, None] == np.arange(new.size)) * 1.0) for out, new, table in zip(outs, fresh, tables, strict=True)]
-    names = dict(zip(windows, fresh, strict=True))
-    return [contract([*weights, *hot], [tap]), factor._replace(labels=tuple(names.get(la, la) for la in factor.labels))]
+    matrix = contract([*weights, *hot], [tap])
+    places = [factor.labels.index(la) for la in windows]
+    axes = (tuple(range(len(outs), 2 * len(outs))), places)
+    left = aligned(matrix, (*outs, *fresh))
+    if namespace(factor.array) is np:
+        array = np.tensordot(left, factor.array, axes)
+    else:
+        array = jnp.tensordot(left.astype(factor.array.dtype), factor.array, axes, precision="highest")
+    order = tuple(la for la in factor.labels if la not in windows)
+    return Named((*outs, *order), array, total([factor.exponent, matrix.exponent]), Note.of([factor.note, matrix.note]), factor.same)
 
 
 def _slices(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequence[Label], tables: Sequence[np.ndarray],
-            weights: Sequence[Named]) -> list[Named]:
+            weights: Sequence[Named]) -> Named:
     """As a sum of shifted copies."""
     order = tuple(la for la in factor.labels if la not in windows)
     front, labels, found = aligned(factor, (*windows, *order)), (*outs, *order), []
@@ -384,7 +389,7 @@ def _slices(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequen
             found.append(prod([aligned(w, labels) for w in here if len(w.labels) != 1], start=part))
     note = Note.of([factor.note, *(w.note for w in weights)])
     exponent = total([factor.exponent, *(w.exponent for w in weights)])
-    return [Named(labels, sum(found[1:], start=found[0]), exponent, note, factor.same) if found else NOTHING]
+    return Named(labels, sum(found[1:], start=found[0]), exponent, note, factor.same) if found else NOTHING
 
 
 def _at(named: Named, label: Label, number: int) -> Named:

@@ -77,20 +77,17 @@ class Query:
     def moment(self, factors: Sequence[Factor]) -> Named:
         """Expectation of the product of the fields; axes are the plain labels."""
         if self.depth:
-            return self._moment(factors)
+            return resolve(self._indexed(factors))
         waiting = [list(factors)]
         while True:
             try:
-                found = self._moment(waiting[-1])
+                found = self._indexed(waiting[-1])
             except _Deep as deep:
                 waiting.append(list(deep.factors))
                 continue
             waiting.pop()
             if not waiting:
-                return dense(found)
-
-    def _moment(self, factors: Sequence[Factor]) -> Named:
-        return resolve(self._indexed(factors))
+                return dense(resolve(found))
 
     def _indexed(self, factors: Sequence[Factor]) -> Named:
         """The moment with labels that may still be derived from the plain ones."""
