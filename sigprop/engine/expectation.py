@@ -105,7 +105,7 @@ class _Scope:
         self.means = {u: 0.0 if n is None else self._array(n, self.exponents[u], 0) for u, n in means.items()}
 
     def _unit(self, query: Query, variable: Variable, variance: Named | None) -> tuple[Named | None, Any]:
-        """The variance and the exponent of its unit; none where that is traced and a function has a scale: which asymptote, is not known."""
+        """The variance and the exponent of its unit; none where that is traced and a function has a scale, hence unknown asymptotes."""
         if variance is None or (concrete(variance.array) and isinstance(variance.exponent, int)):
             return variance, 0 if variance is None else variance.exponent
         if not all(homogeneous(univariate(a, self.layout)) for a in self.group if a.variables == (variable,)):

@@ -18,6 +18,7 @@ from sigprop.engine import parity
 from sigprop.engine.build import Pool
 from sigprop.engine.elementwise import atom_of, is_variable, rescaled, variables
 from sigprop.engine.expectation import group_moment
+from sigprop.engine.indexed import Indexed, indexed, reads_windows
 from sigprop.engine.labels import (
     AnyLabel,
     Derived,
@@ -39,7 +40,6 @@ from sigprop.engine.labels import (
     unit,
 )
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take
-from sigprop.engine.windows import Indexed, indexed, reads_windows
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -237,9 +237,9 @@ class Query:
         """Take one linear operation off a factor, if it has one on top."""
         if isinstance(node, Concat):
             return self._split(node, labels, rest)
-        if isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1 or _polynomial(node) and self._pure(rest)):
-            if not node.gaussian or self._pure(rest) or not is_variable(node):
-                return self._products(rest + [(n, tuple(labels[j] for j in i)) for n, i in node.children])
+        opens = isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1 or _polynomial(node) and self._pure(rest))
+        if opens and (not node.gaussian or self._pure(rest) or not is_variable(node)):
+            return self._products(rest + [(n, tuple(labels[j] for j in i)) for n, i in node.children])  # type: ignore[attr-defined]
         if node.gaussian and is_variable(node) and not self._pure(rest):
             return None  # stays whole: a variable of a nonlinear expectation
         if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
@@ -382,7 +382,7 @@ class Query:
 
 def _beneath(found: Indexed, labels: tuple[AnyLabel, ...]) -> Factor:
     taken = derived(found.table, [labels[p] for p in found.position], found.body.dims[found.axis].size)
-    return found.body, tuple(taken if k == found.axis else labels[j] for k, j in enumerate(found.index))
+    return found.body, tuple(taken if k == found.axis else labels[j] for k, j in enumerate(found.places))
 
 
 def _independent(factors: Sequence[Factor]) -> list[list[Factor]]:

@@ -21,7 +21,8 @@ _TOLERANCE = 3e-7  # float32 constants inside an activation are this wrong
 
 
 class Family(NamedTuple):
-    """``name`` with its parameters: linear (a x+ - b x-), step, erf (A + B erf(cx)), gelu (A x Phi(cx)), bell (A exp(-cx^2)), ramp (``ramps``)."""
+    """``name`` with its parameters: linear (a x+ - b x-), step, erf (A + B erf(cx)), gelu (A x Phi(cx)), bell
+    (A exp(-c x^2)), ramp (see ``ramps``)."""
 
     name: str
     parameters: tuple[float, ...]
