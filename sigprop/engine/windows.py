@@ -36,7 +36,8 @@ def _window(factor: Named, tap: Label, others: Sequence[Named]) -> list[Named] |
     elsewhere = {b for la in factor.labels if la not in windows for b in bases(la)}
     plain = all(isinstance(la, Derived) and isinstance(la.table, np.ndarray) and len(place) == 1
                 for la, place in zip(windows, places, strict=True))
-    tied = any(tap in bases(la) for f in others for la in f.labels if isinstance(la, Derived))
+    tied = any(tap in bases(la) for f in others for la in f.labels if isinstance(la, Derived)) or any(
+        tap in bases(la) for f in (factor, *others) for pair in f.same for la in pair)
     if not plain or tied or tap.size > _TAPS or len(outs) < len(places) or outs & elsewhere:
         return None
     split = [_factored(f, {tap, *outs}) if tap in f.labels else (None, f) for f in others]
@@ -57,7 +58,7 @@ def _matrix(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequen
            for out, new, table in zip(outs, fresh, tables, strict=True)]
     matrix = contract([*weights, *hot], [tap])
     rest = tuple(la for la in factor.labels if la not in windows)
-    labels, array = _product(aligned(matrix, (*outs, *fresh)), outs, factor, windows, rest)
+    labels, array = _product(aligned(matrix, (*outs, *fresh)), outs, factor._replace(same=()), windows, rest)
     return Named(labels, array, total([factor.exponent, matrix.exponent]), Note.of([factor.note, matrix.note]), factor.same)
 
 
@@ -82,7 +83,7 @@ def _slices(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequen
             weights: Sequence[Named]) -> Named:
     """As a sum of shifted copies."""
     order = tuple(la for la in factor.labels if la not in windows)
-    front, labels, found = aligned(factor, (*windows, *order)), (*outs, *order), []
+    front, labels, found = aligned(factor._replace(same=()), (*windows, *order)), (*outs, *order), []
     for n in range(tap.size):
         part, here = front, [_at(w, tap, n) for w in weights]
         for axis, (out, table) in enumerate(zip(outs, tables, strict=True)):
