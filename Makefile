@@ -28,7 +28,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python scripts/bench/depth.py
-	$(BIN)/python scripts/bench/kernels.py
+	$(BIN)/python scripts/bench/kernels.py --readme
 	$(BIN)/python scripts/bench/empirical.py
 
 table: setup

@@ -43,6 +43,10 @@ def scaled(array: Any, exponent: Any) -> Any:
         with np.errstate(over="ignore", under="ignore"):
             return np.ldexp(array, exponent)
     # two halves, since 2**exponent alone may not be representable
-    half = jnp.asarray(exponent) // 2
-    kind = jnp.result_type(array)
-    return array * jnp.exp2(half.astype(kind)) * jnp.exp2((exponent - half).astype(kind))
+    half, kind = exponent >> 1, jnp.result_type(array)
+    return array * power(half, kind) * power(exponent - half, kind)
+
+
+def power(exponent: Any, kind: Any) -> Any:
+    """``2**exponent`` for a traced integer."""
+    return jnp.exp2(jnp.asarray(exponent, kind))

@@ -1,10 +1,10 @@
-"""Closed forms of pairs of piecewise linear functions against adaptive quadrature, and the shapes that they are recognised from."""
+"""Closed forms of pairs of functions against adaptive quadrature, and the shapes that they are recognised from."""
 
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, special
 
-from sigprop.gaussian import Function, moment1, moment2, recognize
+from sigprop.gaussian import Function, angles, moment1, moment2, recognize
 
 FUNCTIONS = {
     "relu6": (lambda u: np.clip(u, 0, 6), (0.0, 6.0)),
@@ -13,8 +13,11 @@ FUNCTIONS = {
     "soft shrink": (lambda u: u - np.clip(u, -0.5, 0.5), (-0.5, 0.5)),
     "floor at 1/2": (lambda u: np.maximum(u, 0.5), (0.5,)),
     "relu": (lambda u: np.maximum(u, 0.0), (0.0,)),
+    "bell": (lambda u: 0.7 * np.exp(-0.9 * u * u), ()),
+    "shifted erf": (lambda u: 0.3 + special.erf(0.8 * u), ()),
 }
-PAIRS = [("relu6", "relu6"), ("relu6", "hard tanh"), ("hard sigmoid", "soft shrink"), ("floor at 1/2", "relu"), ("relu", "hard sigmoid")]
+PAIRS = [("relu6", "relu6"), ("relu6", "hard tanh"), ("hard sigmoid", "soft shrink"), ("floor at 1/2", "relu"), ("relu", "hard sigmoid"),
+         ("bell", "bell"), ("bell", "relu"), ("relu", "bell"), ("bell", "shifted erf")]
 COVARIANCES = [(1.0, 1.0, 0.3), (9.0, 40.0, -15.0), (0.1, 4.0, 0.62), (2.0, 2.0, 1.99), (0.01, 0.04, -0.0199), (1.0, 3.0, 0.0)]
 
 
@@ -45,7 +48,7 @@ def reference(one, two, k11, k22, k12):
 
 
 @pytest.mark.parametrize("one, two", PAIRS)
-def test_ramps_agree_with_adaptive_quadrature(one, two):
+def test_closed_forms_agree_with_adaptive_quadrature(one, two):
     found = moment2([function(one)], [function(two)], *np.array(COVARIANCES).T)
     expected = [reference(one, two, *c) for c in COVARIANCES]
     assert found.method == "closed form"
@@ -92,3 +95,15 @@ def test_ordinary_functions_have_nothing_there(call):
     f = Function(call, ("ordinary", call))
     for variance in (0.01, 1.0):
         assert moment2([f], [f], *np.full(3, variance)).error < 1e-9
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_angles_are_exact_to_rounding(kind):
+    t = np.linspace(0, np.pi / 2, 1001)[1:]
+    gap = 2 * np.sin(t / 2) ** 2
+    expected = {"angle": t, "obtuse": np.pi - t, "segment": (np.sin(t) - t * np.cos(t)) / gap, "arcsin": t}
+    found = {"angle": angles.angle(gap.astype(kind), 1.0), "obtuse": angles.angle(gap.astype(kind), -1.0),
+             "segment": angles.segment(gap.astype(kind)), "arcsin": angles.arcsin(np.sin(t).astype(kind))}
+    here = (t > 0.5) & (t < 1.4)  # the expected segment cancels near 0, and the sine is flat near pi / 2
+    for name, value in found.items():
+        np.testing.assert_allclose(value[here], expected[name][here], rtol=64 * np.finfo(kind).eps)

@@ -1,7 +1,19 @@
-"""Kernels against neural-tangents, both jitted in float32, in one process, run by turns: ratios of medians, compiling apart."""
+"""Kernels against neural-tangents: both jitted in float32, in one process, run by turns; medians, first calls and errors apart.
 
+    python scripts/bench/kernels.py [--only TEXT ...] [--rounds 5] [--readme]
+
+The error is the largest relative one over the entries of a corner of the kernel, against sigprop in float64, which the tests hold to
+neural-tangents in float64. Widths are such that the scales of the weights are powers of two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -11,52 +23,80 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import sigprop as sp
 
-ROUNDS = 7
+ROOT = Path(__file__).resolve().parents[2]
+MARKS = "<!-- kernel table: written by make bench -->", "<!-- end of kernel table -->"
+CORNER = 8  # examples
 nt = sp.interop.neural_tangents.load()
-INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+s = nt.stax
 STD = 2**0.5
+Dense = partial(nn.Dense, use_bias=False, kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"))
+Conv = partial(nn.Conv, kernel_size=(3, 3), use_bias=False, kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"))
 
 
 class Case(NamedTuple):
     name: str
-    get: str
     shape: tuple[int, ...]
-    ours: list[Callable[..., Any]]
-    theirs: list[Any]
+    ours: Callable[[], nn.Module]
+    theirs: Callable[[], Any]
+    kernels: tuple[str, ...] = ("nngp", "ntk")
 
 
-def dense(depth: int, ours: Callable[..., Any], theirs: Any) -> tuple[list[Any], list[Any]]:
-    s = nt.stax
-    return ([*(layer for _ in range(depth) for layer in (nn.Dense(64, use_bias=False, kernel_init=INIT), ours)),
-             nn.Dense(1, use_bias=False, kernel_init=INIT)],
-            [*(layer for _ in range(depth) for layer in (s.Dense(64, W_std=STD), theirs)), s.Dense(1, W_std=STD)])
+def dense(depth: int, n: int, name: str, ours: Callable[..., Any], theirs: Any) -> Case:
+    return Case(f"dense {name}, depth {depth}, N = {n}", (n, 512),
+                lambda: nn.Sequential([*(layer for _ in range(depth) for layer in (Dense(128), ours)), Dense(1)]),
+                lambda: s.serial(*(layer for _ in range(depth) for layer in (s.Dense(128, W_std=STD), theirs())), s.Dense(1, W_std=STD)))
 
 
-def convolutions(depth: int, ours: Callable[..., Any], theirs: Any) -> tuple[list[Any], list[Any]]:
-    s = nt.stax
-    return ([*(layer for _ in range(depth) for layer in (nn.Conv(16, (3, 3), use_bias=False, kernel_init=INIT), nn.relu)), ours,
-             nn.Dense(1, use_bias=False, kernel_init=INIT)],
-            [*(layer for _ in range(depth) for layer in (s.Conv(16, (3, 3), padding="SAME", W_std=STD), s.Relu())), theirs,
-             s.Dense(1, W_std=STD)])
+def their_conv(strides: tuple[int, int] = (1, 1)) -> Any:
+    return s.Conv(16, (3, 3), strides, padding="SAME", W_std=STD)
 
 
-def cases() -> list[Case]:
-    s = nt.stax
-    return [
-        *(Case(f"dense ReLU, depth {depth}, N = 1000", "nngp", (1000, 256), *dense(depth, nn.relu, s.Relu())) for depth in (3, 10, 50)),
-        Case("dense erf, depth 10, N = 1000", "nngp", (1000, 256), *dense(10, jax.scipy.special.erf, s.Erf())),
-        Case("5 convolutions 8 x 8, flattened, N = 200", "nngp", (200, 8, 8, 3),
-             *convolutions(5, lambda x: x.reshape(len(x), -1), s.Flatten())),
-        Case("5 convolutions 8 x 8, pooled, N = 20", "nngp", (20, 8, 8, 3), *convolutions(5, lambda x: x.mean((1, 2)), s.GlobalAvgPool())),
-        Case("dense ReLU, depth 3, N = 1000", "ntk", (1000, 256), *dense(3, nn.relu, s.Relu())),
-        Case("dense erf, depth 3, N = 1000", "ntk", (1000, 256), *dense(3, jax.scipy.special.erf, s.Erf())),
-        Case("2 convolutions 8 x 8, flattened, N = 100", "ntk", (100, 8, 8, 3),
-             *convolutions(2, lambda x: x.reshape(len(x), -1), s.Flatten())),
-    ]
+def convolutions(n: int, name: str, ours: Callable[..., Any], theirs: Any) -> Case:
+    return Case(f"5 convolutions 8 x 8, {name}, N = {n}", (n, 8, 8, 3),
+                lambda: nn.Sequential([*(layer for _ in range(5) for layer in (Conv(16), nn.relu)), ours, Dense(1)]),
+                lambda: s.serial(*(layer for _ in range(5) for layer in (their_conv(), s.Relu())), theirs(), s.Dense(1, W_std=STD)))
+
+
+class WideResNet(nn.Module):
+    """Two residual blocks, the second with stride 2."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = Conv(16)(x)
+        x = x + Conv(16)(nn.relu(Conv(16)(nn.relu(x))))
+        branch = Conv(16)(nn.relu(Conv(16, strides=(2, 2))(nn.relu(x))))
+        return Dense(1)(pooled(nn.relu(branch + Conv(16, strides=(2, 2))(x))))
+
+
+def their_wide_resnet() -> Any:
+    def block(strides: tuple[int, int], shortcut: Any) -> Any:
+        branch = s.serial(s.Relu(), their_conv(strides), s.Relu(), their_conv())
+        return s.serial(s.FanOut(2), s.parallel(branch, shortcut), s.FanInSum())
+
+    return s.serial(their_conv(), block((1, 1), s.Identity()), block((2, 2), their_conv((2, 2))), s.Relu(), s.GlobalAvgPool(),
+                    s.Dense(1, W_std=STD))
+
+
+def pooled(x: Any) -> Any:
+    return x.mean((1, 2))
+
+
+def flat(x: Any) -> Any:
+    return x.reshape(len(x), -1)
+
+
+CASES = [
+    *(dense(depth, n, "ReLU", nn.relu, s.Relu) for depth, n in ((3, 1000), (3, 4000), (10, 1000), (10, 4000))),
+    dense(50, 1000, "ReLU", nn.relu, s.Relu)._replace(kernels=("nngp",)),  # one loop of 50 layers: XLA compiles it for half a minute
+    dense(3, 1000, "erf", jax.scipy.special.erf, s.Erf),
+    dense(10, 2000, "erf", jax.scipy.special.erf, s.Erf),
+    convolutions(200, "flattened", flat, s.Flatten),
+    convolutions(20, "pooled", pooled, s.GlobalAvgPool),
+    Case("WideResNet, 2 blocks 8 x 8, pooled, N = 20", (20, 8, 8, 3), WideResNet, their_wide_resnet),
+]
 
 
 def seconds(f: Callable[..., Any], x: Any) -> float:
@@ -65,28 +105,60 @@ def seconds(f: Callable[..., Any], x: Any) -> float:
     return perf_counter() - start
 
 
-def compare(case: Case) -> tuple[list[float], list[float], float]:
-    """First calls and medians, ours and theirs, and the largest difference relative to the largest entry."""
+def error(found: Any, exact: Any) -> float:
+    return float(np.max(abs(np.asarray(found[:CORNER, :CORNER], np.float64) - exact) / abs(exact)))
+
+
+def compare(case: Case, get: str, rounds: int) -> list[tuple[float, float]]:
+    """Pairs, ours and theirs: medians of the time of a call, first calls, errors."""
     x = np.random.default_rng(0).standard_normal(case.shape).astype(np.float32)
-    ours = sp.interop.kernel_fn_of(sp.network(nn.Sequential(case.ours), x[:2]), parameterization="ntk")
-    both = [jax.jit(partial(f, x2=None, get=case.get)) for f in (ours, nt.stax.serial(*case.theirs)[2])]
-    x = jnp.asarray(x)
-    first = [seconds(f, x) for f in both]
-    rounds = [[seconds(f, x) for f in both] for _ in range(ROUNDS)]
-    one, two = (np.asarray(f(x), np.float64) for f in both)
-    return first, [median(column) for column in zip(*rounds, strict=True)], float(abs(one - two).max() / abs(two).max())
+    model = case.ours()
+    ours = sp.interop.kernel_fn_of(sp.network(model, x[:2]), parameterization="ntk")
+    both = [jax.jit(partial(f, x2=None, get=get)) for f in (ours, case.theirs()[2])]
+    first = [seconds(f, jnp.asarray(x)) for f in both]
+    times = [[seconds(f, jnp.asarray(x)) for f in both] for _ in range(rounds)]
+    with jax.enable_x64(True):
+        corner = x[:CORNER].astype(np.float64)
+        exact = np.asarray(sp.interop.kernel_fn_of(sp.network(model, corner), parameterization="ntk")(corner, get=get))
+    found = [error(f(jnp.asarray(x)), exact) for f in both]
+    jax.clear_caches()
+    return [tuple(map(median, zip(*times, strict=True))), tuple(first), tuple(found)]  # type: ignore[return-value]
+
+
+def markdown(rows: list[tuple[str, list[tuple[float, float]]]]) -> str:
+    head = ["kernel", "s", "theirs", "ratio", "first call, s", "theirs", "ratio", "error", "theirs"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, (run, first, wrong) in rows:
+        cells = [f"{v:.2g}" for a, b in (run, first) for v in (a, b, a / b)] + [f"{v:.0e}" for v in wrong]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def into_readme(table: str) -> None:
+    """Between its two marks."""
+    path = ROOT / "README.md"
+    before, rest = path.read_text().split(MARKS[0])
+    path.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
 def main() -> None:
-    table = Table("kernel", "", "run, s", "theirs", "ratio", "first call, s", "theirs", "ratio", "difference",
-                  title="kernels against neural-tangents (ratio: ours / theirs)")
-    console = Console(width=140)
-    for case in cases():
-        console.log(case.name, case.get)
-        first, run, gap = compare(case)
-        cells = [text for ours, theirs in (run, first) for text in (f"{ours:.3g}", f"{theirs:.3g}", f"{ours / theirs:.2f}")]
-        table.add_row(case.name, case.get, *cells, f"{gap:.0e}")
-    console.print(table)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cases with one of these in their names")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", message=".*FanIn.*independent")
+    console, rows = Console(width=150), []
+    for case in CASES:
+        for get in case.kernels:
+            name = f"{case.name}: {get.upper()}"
+            if any(text in name for text in options.only):
+                rows.append((name, compare(case, get, options.rounds)))
+                console.log(markdown(rows[-1:]).splitlines()[-1], f"load {os.getloadavg()[0]:.0f}", markup=False)
+    table = markdown(rows)
+    print(table)
+    if options.readme:
+        into_readme(table)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sigprop.arrays import concrete, namespace, scaled
+from sigprop.arrays import concrete, namespace, power, scaled
 from sigprop.engine import sampling
 from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
-from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, is_nothing, multiply, union
+from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, difference, is_nothing, multiply, total, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
 from sigprop.engine.tails import gram_charlier
 from sigprop.errors import Unsound
-from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, triangular
+from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, rounding, triangular
 from sigprop.types import METHODS, Estimate, Note
 
 if TYPE_CHECKING:
@@ -96,8 +96,11 @@ class _Scope:
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
         self.note = Note.of([Note.largest(_beside(n, pairs, pair) for pair, n in pairs.items() if n is not None),
                              Note.largest(n.note for n in means.values() if n is not None)])
-        self.layout = union([*(n.labels for n in inputs), *(_constant_labels(a) for a in group if not a.linear)])
-        self.exponents = {u: self._exponent(u, cov[u, u]) for u in self.variables}
+        largest = sorted(inputs, key=lambda n: -len(n.labels))  # arrays over all pairs keep their order of axes
+        self.exponents: dict[Variable, Any] = {}
+        self.layout = union([*(n.labels for n in largest), *(_constant_labels(a) for a in group if not a.linear)])
+        for u in self.variables:
+            pairs[u, u], self.exponents[u] = self._unit(query, u, pairs[u, u])
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
         self.means = {u: 0.0 if n is None else self._array(n, self.exponents[u], 0) for u, n in means.items()}
         self.note = Note.of([self.note, Note.largest(map(self._not_gaussian, self.variables))])
@@ -107,23 +110,31 @@ class _Scope:
         functions = self.functions(variable)[0] if excess else ()
         return gram_charlier(excess, functions, self.means[variable], self.cov[variable, variable], len(self.variables) > 1)
 
-    def _exponent(self, variable: Variable, variance: Named | None) -> Any:
-        """Zero where the exponent is traced and a function has a scale of its own: its asymptote cannot be chosen then."""
-        if variance is None or isinstance(variance.exponent, int):
-            return 0 if variance is None else variance.exponent
-        functions = [univariate(a, self.layout) for a in self.group if a.variables == (variable,)]
-        return variance.exponent if all(map(homogeneous, functions)) else 0
+    def _unit(self, query: Query, variable: Variable, variance: Named | None) -> tuple[Named | None, Any]:
+        """The variance and the exponent of its unit; none where that is traced and a function has a scale, hence unknown asymptotes."""
+        if variance is None or (concrete(variance.array) and isinstance(variance.exponent, int)):
+            return variance, 0 if variance is None else variance.exponent
+        if not all(homogeneous(univariate(a, self.layout)) for a in self.group if a.variables == (variable,)):
+            return variance, 0
+        variance = query.in_unit(variance)
+        return variance, variance.exponent
 
     def _array(self, named: Named | None, one: Any, two: Any) -> Any:
         if named is None:
             return np.zeros((1,) * len(self.layout))
-        return scaled(aligned(named, self.layout), named.exponent - (one + two) // 2)
+        array, shift = aligned(named, self.layout), difference(named.exponent, one if one is two else one + two >> 1)
+        return scaled(array, shift) if isinstance(shift, int) else array * power(shift, array.dtype)
 
-    def functions(self, variable: Variable) -> tuple[tuple[Function, ...], Any]:
-        """The atoms of ``variable`` as functions of it in its unit, and the exponent that they take out."""
+    def functions(self, variable: Variable) -> tuple[tuple[Function, ...], int]:
+        """The atoms of ``variable`` as functions of it in its unit, and the power of the unit that they take out."""
         found = [rescale(univariate(a, self.layout), self.exponents[variable])
                  for a in self.group if a.variables == (variable,)]
-        return tuple(f for f, _ in found), sum(e for _, e in found)
+        return tuple(f for f, _ in found), sum(d for _, d in found)
+
+    def exponent(self, factors: Sequence[Variable]) -> Any:
+        """Of the product of the units of variables, square roots of ``2**exponents``."""
+        units = [self.exponents[u] for u in factors]
+        return units[0] if len(units) == 2 and units[0] is units[1] else total([e >> 1 for e in units])
 
     def named(self, estimate: Estimate, exponent: Any = 0) -> Named:
         array = estimate.value
@@ -148,6 +159,8 @@ def _beside(cov: Named, pairs: Mapping[tuple[Variable, Variable], Named | None],
 
 
 def _relative(estimate: Estimate) -> Any:
+    if estimate.method == METHODS[0]:
+        return rounding(estimate.value.dtype)
     xp = namespace(estimate.value, estimate.error)
     scale = xp.max(xp.abs(estimate.value))
     error = xp.max(estimate.error) / xp.where(scale > 0, scale, 1.0)
@@ -156,15 +169,15 @@ def _relative(estimate: Estimate) -> Any:
 
 def _one(scope: _Scope) -> Named:
     (u,) = scope.variables
-    functions, exponent = scope.functions(u)
-    return scope.named(moment1(functions, scope.means[u], scope.cov[u, u]), exponent)
+    functions, power_of_u = scope.functions(u)
+    return scope.named(moment1(functions, scope.means[u], scope.cov[u, u]), scope.exponent([u] * power_of_u))
 
 
 def _two(scope: _Scope) -> Named:
     u, v = scope.variables
     (f, one), (g, two) = scope.functions(u), scope.functions(v)
     cov = (scope.cov[u, u], scope.cov[v, v], scope.cov[u, v])
-    return scope.named(moment2(f, g, *cov, scope.means[u], scope.means[v]), one + two)
+    return scope.named(moment2(f, g, *cov, scope.means[u], scope.means[v]), scope.exponent([u] * one + [v] * two))
 
 
 def _regressed(scope: _Scope, kept: tuple[Variable, ...]) -> Named:
@@ -176,7 +189,7 @@ def _regressed(scope: _Scope, kept: tuple[Variable, ...]) -> Named:
     """
     fields = [a.variables[0] for a in scope.group if a.linear and a.variables and a.variables[0] not in kept]
     found = [scope.functions(u) for u in kept]
-    exponent = sum(e for _, e in found) + sum(scope.exponents[w] // 2 for w in fields)
+    exponent = scope.exponent([*(u for u, (_, n) in zip(kept, found, strict=True) for _ in range(n)), *fields])
     slopes = {w: _slopes(scope, w, kept) for w in fields}
     powers: dict[tuple[int, ...], Any] = {}
     for pairs, single in _pairings(fields):

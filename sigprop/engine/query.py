@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from sigprop.arrays import namespace, scaled
+from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import parity
 from sigprop.engine.build import Pool
 from sigprop.engine.elementwise import atom_of, is_variable, rescaled, variables
 from sigprop.engine.expectation import group_moment
+from sigprop.engine.indexed import Indexed, indexed, reads_windows
 from sigprop.engine.labels import (
     AnyLabel,
     Derived,
@@ -29,14 +30,16 @@ from sigprop.engine.labels import (
     contract,
     dense,
     derived,
+    difference,
     is_nothing,
     normalised,
+    renamed,
     resolve,
     stack,
     union,
     unit,
 )
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Sum, Take, parameter_only
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take, parameter_only
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -61,6 +64,7 @@ class Query:
         self.memo: dict[Any, Named] = {}
         self.depth = 0
         self.leaf: Leaf | None = None
+        self.units: dict[int, tuple[Named, Named]] = {}  # by identity of the array, which is kept alive
         self.other: dict[Any, Named] = {}  # with ``leaf``: what does not depend on it
         pool.query = self
 
@@ -73,19 +77,20 @@ class Query:
     def moment(self, factors: Sequence[Factor]) -> Named:
         """Expectation of the product of the fields; axes are the plain labels."""
         if self.depth:
-            return self._moment(factors)
+            return resolve(self._indexed(factors))
         waiting = [list(factors)]
         while True:
             try:
-                found = self._moment(waiting[-1])
+                found = self._indexed(waiting[-1])
             except _Deep as deep:
                 waiting.append(list(deep.factors))
                 continue
             waiting.pop()
             if not waiting:
-                return dense(found)
+                return dense(resolve(found))
 
-    def _moment(self, factors: Sequence[Factor]) -> Named:
+    def _indexed(self, factors: Sequence[Factor]) -> Named:
+        """The moment with labels that may still be derived from the plain ones."""
         factors = sorted(factors, key=lambda f: f[0].id)
         key, back, plain = self._canonical(factors)
         memo = self.other if self.leaf is not None and not any(self.pool.shared_sign(n) for n, _ in factors) else self.memo
@@ -99,8 +104,8 @@ class Query:
             finally:
                 self.depth -= 1
         found = memo[key]
-        labels, *same = (tuple(back.get(label, label) for label in group) for group in (found.labels, *found.same))
-        return resolve(found._replace(labels=labels, same=tuple(same)))
+        labels, *same = (tuple(renamed(label, back) for label in group) for group in (found.labels, *found.same))
+        return found._replace(labels=labels, same=tuple(same))
 
     def _with_diagonal(self, factors: list[Factor], found: Named) -> Named:
         """Where both indices of a covariance agree it is the variance: else rounding would grow where chaos amplifies it."""
@@ -112,18 +117,19 @@ class Query:
         plain = all(isinstance(label, Label) and label.kind == "site" for label in labels)
         if not pairs or not plain or len(set(labels)) != len(labels) or any(la not in found.labels for la in labels):
             return found
-        variance = self._moment([(node, one), (node, one)])
+        variance = self._indexed([(node, one), (node, one)])
         if not set(variance.labels) <= set(found.labels):
             return found
+        xp = namespace(found.array, variance.array)
         equal: Any = True
         for a, b in pairs:
-            equal = equal & (aligned(Named((a,), np.arange(a.size)), found.labels) == aligned(Named((b,), np.arange(b.size)), found.labels))
+            one, two = (aligned(Named((la,), xp.arange(la.size)), found.labels) for la in (a, b))
+            equal = equal & (one == two)
         inner = aligned(variance, [la for la in found.labels if la not in {b for _, b in pairs}])
         shape = iter(inner.shape)
         seconds = {b for _, b in pairs}
         inner = inner.reshape([1 if la in seconds else next(shape) for la in found.labels])
-        xp = namespace(found.array, inner)
-        array = xp.where(equal, scaled(inner, variance.exponent - found.exponent), found.array)
+        array = xp.where(equal, scaled(inner, difference(variance.exponent, found.exponent)), found.array)
         return found._replace(array=array, note=Note.largest((found.note, variance.note)))
 
     def mean_of_sum(self, child: tuple[Node, tuple[int, ...]], summed: Sequence[Dim],
@@ -172,14 +178,12 @@ class Query:
     def _products(self, factors: list[Factor]) -> Products:
         if parity.product([node.parity for node, _ in factors]).odd:
             return []
-        fixed = [(n, labels) for n, labels in factors if isinstance(n, Const)]
+        fixed, rest = self._fixed(factors)
         if fixed:  # off first, so that what remains is a question asked before
-            rest = [f for f in factors if not isinstance(f[0], Const)]
-            own = [Named(labels, n.array, note=n.note) for n, labels in fixed if isinstance(n, Const)]
-            return [[*own, *p] for p in ([[self.moment(rest)]] if len(rest) > 1 else self._products(rest))] if rest else [own]
+            return [[*fixed, *p] for p in ([[self._indexed(rest)]] if len(rest) > 1 else self._products(rest))] if rest else [fixed]
         groups = _independent(factors)
         if len(groups) > 1:
-            return [[self.moment(group) for group in groups]]
+            return [[self._indexed(group) for group in groups]]
         # the latest field first: what it adds to earlier ones has weights of its own, and is independent of them
         for i in sorted(range(len(factors)), key=lambda k: -factors[k][0].id):
             node, labels = factors[i]
@@ -189,30 +193,56 @@ class Query:
                 return reduced
         taken = [n for n, _ in factors if isinstance(n, Take)]
         if taken and (self._pure(factors) or not all(n.gaussian for n in taken)):
-            return [[self.moment([self._untaken(n, labels) for n, labels in factors])]]
+            return [[self._indexed([self._untaken(n, labels) for n, labels in factors])]]
+        if any(reads_windows(n) for n, _ in factors):
+            found = [indexed(self.pool, n) if reads_windows(n) else None for n, _ in factors]
+            if all(f is not None or not reads_windows(n) for f, (n, _) in zip(found, factors, strict=True)):
+                return [[self._indexed([x if f is None else _beneath(f, x[1]) for f, x in zip(found, factors, strict=True)])]]
         return self._groups(factors)
+
+    def _fixed(self, factors: Sequence[Factor]) -> tuple[list[Named], list[Factor]]:
+        """Constants, also the site-dependent ones inside products, and the rest."""
+        fixed: list[Named] = []
+        rest: list[Factor] = []
+        for node, labels in factors:
+            consts, others = self._heads((node, tuple(range(len(labels)))))
+            if consts:
+                fixed += [Named(tuple(labels[j] for j in i), n.array, note=n.note) for n, i in consts]  # type: ignore[attr-defined]
+                others = [self.pool.over(others, node.dims, self.pool.mul)] if others else []
+            rest += [(n, tuple(labels[j] for j in i)) for n, i in others]
+        return fixed, rest
+
+    def _heads(self, occurrence: Occurrence) -> tuple[list[Occurrence], list[Occurrence]]:
+        """The constants among the factors of a product, but for numbers, which belong to what they multiply."""
+        node, index = occurrence
+        if isinstance(node, Const):
+            return [occurrence], []
+        if not isinstance(node, Mul) or node.gaussian:
+            return [], [occurrence]
+        consts, others = [], []
+        for child, where in node.children:
+            place = (child, tuple(index[j] for j in where))
+            found, rest = ([], [place]) if isinstance(child, Const) and not child.dims else self._heads(place)
+            consts, others = consts + found, others + rest
+        return (consts, others) if consts else ([], [occurrence])
 
     def _untaken(self, node: Node, labels: tuple[AnyLabel, ...]) -> Factor:
         """Move indexing from the field to the label; done for all factors at once, so that equal slices keep equal labels."""
         if not isinstance(node, Take):
             return node, labels
-        child, index = node.child
-        taken = derived(node.table, [labels[p] for p in node.position], child.dims[node.axis].size)
-        return child, tuple(taken if j == node.axis else labels[index[j]] for j in range(len(index)))
+        return _beneath(Indexed(*node.child, node.axis, node.table, node.position), labels)
 
     def _reduce(self, node: Node, labels: tuple[AnyLabel, ...], rest: list[Factor]) -> Products | None:
         """Take one linear operation off a factor, if it has one on top."""
         if isinstance(node, Concat):
             return self._split(node, labels, rest)
-        if isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1 or _polynomial(node) and self._pure(rest)):
-            if not node.gaussian or self._pure(rest) or not is_variable(node):
-                return self._products(rest + [(n, tuple(labels[j] for j in i)) for n, i in node.children])
-        elif isinstance(node, Mul) and node.children[0][0].dims and isinstance(node.children[0][0], Const):
-            return self._without_constant(node, labels, rest)
+        opens = isinstance(node, Mul) and (node.gaussian or len(variables(node) or ()) != 1 or _polynomial(node) and self._pure(rest))
+        if opens and (not node.gaussian or self._pure(rest) or not is_variable(node)):
+            return self._products(rest + [(n, tuple(labels[j] for j in i)) for n, i in node.children])  # type: ignore[attr-defined]
         if node.gaussian and is_variable(node) and not self._pure(rest):
             return None  # stays whole: a variable of a nonlinear expectation
         if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
-            return [[self.moment([*rest, (n, tuple(labels[j] for j in i))])] for n, i in node.children]
+            return [[self._indexed([*rest, (n, tuple(labels[j] for j in i))])] for n, i in node.children]
         if isinstance(node, Sum) and not any(node.iid):
             if node.unweighted:
                 raise Unsound("a mean over channels that vanishes as the width grows is all that is left: its size is not known here")
@@ -223,14 +253,6 @@ class Query:
             inner_factor = (node.child[0], tuple(every[i] for i in node.child[1]))
             return [[contract(p, fresh)] for p in self._products([*rest, inner_factor])]
         return None
-
-    def _without_constant(self, node: Mul, labels: tuple[AnyLabel, ...], rest: list[Factor]) -> Products:
-        """Take the site-dependent constant off a function of one variable, which stays whole."""
-        (head, index), *others = node.children
-        body, used = self.pool.over(others, node.dims, self.pool.mul)
-        assert isinstance(head, Const)
-        constant = Named(tuple(labels[j] for j in index), head.array, note=head.note)
-        return [[constant, *p] for p in self._products([*rest, (body, tuple(labels[j] for j in used))])]
 
     def _pure(self, factors: list[Factor]) -> bool:
         """All factors Gaussian: the moment is linear in each of them."""
@@ -283,7 +305,14 @@ class Query:
     def covariance(self, a: Factor, b: Factor) -> Named | None:
         """Covariance of two Gaussian fields, ``None`` where it vanishes identically."""
         found = self.moment([self._centred(a), self._centred(b)])
-        return None if is_nothing(found) else normalised(found)
+        return None if is_nothing(found) else normalised(found) if concrete(found.array) else found
+
+    def in_unit(self, variance: Named) -> Named:
+        """A traced variance with a largest entry near 1: one unit for all covariances, which it bounds."""
+        key = id(variance.array)
+        if key not in self.units:
+            self.units[key] = variance, normalised(variance)
+        return self.units[key][1]._replace(labels=variance.labels)
 
     def mean(self, a: Factor) -> Named | None:
         """Mean of a Gaussian field, ``None`` where it vanishes identically."""
@@ -348,6 +377,11 @@ class Query:
                 terms.append((node, labels))
         found = [contract(product, dummies) for product in self._products(terms)]
         return add(found) if found else None
+
+
+def _beneath(found: Indexed, labels: tuple[AnyLabel, ...]) -> Factor:
+    taken = derived(found.table, [labels[p] for p in found.position], found.body.dims[found.axis].size)
+    return found.body, tuple(taken if k == found.axis else labels[j] for k, j in enumerate(found.places))
 
 
 def _independent(factors: Sequence[Factor]) -> list[list[Factor]]:

@@ -1,11 +1,11 @@
 """Expectations over Gaussian variables, each with its error and method."""
 
-from sigprop.gaussian.expect import moment1, moment2, normal_points, square_root
+from sigprop.gaussian.expect import moment1, moment2, normal_points, rounding, square_root
 from sigprop.gaussian.families import Family, homogeneous, recognize, rescale
 from sigprop.gaussian.functions import IDENTITY, Function
 from sigprop.gaussian.quadrature import triangular
 
 __all__ = [
     "IDENTITY", "Family", "Function", "homogeneous", "moment1", "moment2", "normal_points", "recognize", "rescale",
-    "square_root", "triangular",
+    "rounding", "square_root", "triangular",
 ]

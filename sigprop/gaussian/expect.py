@@ -11,8 +11,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from sigprop.arrays import namespace
-from sigprop.gaussian.closed import closed_form
-from sigprop.gaussian.families import Family, recognize
+from sigprop.gaussian.closed import ONE, closed_form, second_moment
+from sigprop.gaussian.families import recognize
 from sigprop.gaussian.functions import Function, product, remembered
 from sigprop.gaussian.quadrature import FEATURES, beyond, composite, double, features, hermite, series, single, triangular
 from sigprop.types import METHODS, Estimate
@@ -20,15 +20,19 @@ from sigprop.types import METHODS, Estimate
 _CHUNK = 1 << 22  # function values held at once
 _WIDE = 16.0  # variance beyond which panels are wider than what a function of a scale of order one does near the origin
 _SAME = 1e-7  # relative standard deviation of v given u, whose square a smooth function does not see
-_ONE = Family("step", (1.0, 1.0))
 
 
 def _zero(mean: Any) -> bool:
     return isinstance(mean, float) and mean == 0
 
 
-def _rounding(value: Any) -> Estimate:
-    return Estimate(value, np.finfo(np.dtype(value.dtype)).eps * 4 * abs(value), METHODS[0])
+def rounding(kind: Any) -> float:
+    """Relative error of a closed form in numbers of this type."""
+    return 4 * float(np.finfo(np.dtype(kind)).eps)
+
+
+def _exact(value: Any) -> Estimate:
+    return Estimate(value, rounding(value.dtype) * abs(value), METHODS[0])
 
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
@@ -41,10 +45,10 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any, degree: int = 0)
     """
     families = [recognize(f).family for f in functions]
     if not degree and _zero(mean) and len(functions) <= 2 and None not in families:
-        pair = [*families, _ONE][:2]
-        value = closed_form(pair[0], pair[1], var, var, var)  # type: ignore[arg-type]
+        pair = [*families, ONE][:2]
+        value = second_moment(pair[0], pair[1], var)  # type: ignore[arg-type]
         if value is not None:
-            return _rounding(value)
+            return _exact(value)
     f = product(functions)
     xp = namespace(mean, var)
     scale = xp.sqrt(xp.maximum(var, 0.0))
@@ -72,7 +76,7 @@ def moment2(functions1: Sequence[Function], functions2: Sequence[Function], var1
     if not any(degrees) and _zero(mean1) and _zero(mean2) and one.family is not None and two.family is not None:
         value = closed_form(one.family, two.family, var1, var2, cov)
         if value is not None:
-            return _rounding(value)
+            return _exact(value)
     kinks = (one.kinks or (0.0,), two.kinks or (0.0,))
     if namespace(var1, var2, cov, mean1, mean2) is np:
         found = _host(f, g, kinks, [var1, var2, cov, mean1, mean2], degrees)

@@ -21,7 +21,8 @@ _TOLERANCE = 3e-7  # float32 constants inside an activation are this wrong
 
 
 class Family(NamedTuple):
-    """``name`` with its parameters: linear (a x+ - b x-), step, erf (A + B erf(cx)), gelu (A x Phi(cx)), ramp (see ``ramps``)."""
+    """``name`` with its parameters: linear (a x+ - b x-), step, erf (A + B erf(cx)), gelu (A x Phi(cx)), bell
+    (A exp(-c x^2)), ramp (see ``ramps``)."""
 
     name: str
     parameters: tuple[float, ...]
@@ -64,8 +65,8 @@ def recognize(f: Callable[[Any], Any]) -> Shape:
     return _CACHE[key]
 
 
-def rescale(f: Function, exponent: Any) -> tuple[Function, Any]:
-    """``f(s z)`` as a function of ``z`` times a power of two, for ``s = 2**(exponent / 2)``.
+def rescale(f: Function, exponent: Any) -> tuple[Function, int]:
+    """``f(s z)`` for ``s = 2**(exponent / 2)`` as a function of ``z`` times a power of ``s``, 0 or 1.
 
     Homogeneous functions give up their power. Others are replaced by their asymptote where ``s`` is so small or so large that they
     differ from it by less than rounding.
@@ -79,7 +80,7 @@ def rescale(f: Function, exponent: Any) -> tuple[Function, Any]:
             return _stretched(f, exponent), 0
         f = limit
     family = recognize(f).family
-    return f, exponent // 2 if family is not None and family.name == "linear" else 0
+    return f, int(family is not None and family.name == "linear")
 
 
 def homogeneous(f: Function) -> bool:
@@ -90,7 +91,7 @@ def homogeneous(f: Function) -> bool:
 
 def _stretched(f: Function, exponent: int) -> Function:
     key = None if f.key is None else ("stretched", exponent, f.key)
-    return Function(lambda z: f(scaled(z, exponent // 2)), key, f.opaque)
+    return Function(lambda z: f(scaled(z, exponent >> 1)), key, f.opaque)
 
 
 def _recognize(f: Callable[[Any], Any]) -> Shape:
@@ -99,7 +100,7 @@ def _recognize(f: Callable[[Any], Any]) -> Shape:
     y = probe(f, both)
     if y is None:
         return Shape(None, ())
-    for fit in (_linear, _step, _erf, _gelu):
+    for fit in (_linear, _step, _erf, _gelu, _bell):
         family = fit(x, y[: len(x)], y[len(x):])
         if family is not None and np.all(np.isfinite(family.parameters)):
             return Shape(family, (), _asymptote(f, -1), _asymptote(f, 1))
@@ -176,6 +177,14 @@ def _gelu(x: np.ndarray, up: np.ndarray, down: np.ndarray) -> Family | None:
     if found is None or abs(found.parameters[0] - 0.5) > 1e-6 or abs(found.parameters[1] - 0.5) > 1e-6:
         return None
     return Family("gelu", (float(a), float(np.sqrt(2) * found.parameters[2])))
+
+
+def _bell(x: np.ndarray, up: np.ndarray, down: np.ndarray) -> Family | None:
+    with np.errstate(all="ignore"):
+        c = np.log(up[0] / up[3]) / (x[3] ** 2 - x[0] ** 2)
+        a = up[0] * np.exp(c * x[0] ** 2)
+        fit = a * np.exp(-c * x**2)
+    return Family("bell", (float(a), float(c))) if c > 0 and _close(up, fit) and _close(down, fit) else None
 
 
 def _kinks(f: Callable[[Any], Any]) -> tuple[float, ...]:
