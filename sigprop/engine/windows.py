@@ -76,7 +76,8 @@ def _product(left: np.ndarray, outs: Sequence[Label], factor: Named, windows: Se
     here = tuple(range(len(rows), len(rows) + count))
     dims = (tuple(k + count for k in here), here), (batch, batch)
     right = aligned(factor, (*rest[:-1], *windows, rest[-1]))
-    return (*rest[:-1], *outs, rest[-1]), lax.dot_general(jnp.broadcast_to(matrix, (*rows, *matrix.shape)), right, dims, precision="highest")
+    repeated = jnp.broadcast_to(matrix, (*rows, *matrix.shape))
+    return (*rest[:-1], *outs, rest[-1]), lax.dot_general(repeated, right, dims, precision="highest")
 
 
 def _slices(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequence[Label], tables: Sequence[np.ndarray],
