@@ -30,7 +30,6 @@ def pooled(x):
 MODELS = {
     "flat": convolutions(flat), "pooled": convolutions(pooled), "valid": convolutions(flat, padding="VALID"),
     "stride": convolutions(pooled, strides=(2, 3)), "dilated": convolutions(flat, kernel_dilation=(2, 2), padding="SAME"),
-    "circular": convolutions(pooled, padding="CIRCULAR"),
     "average": convolutions(lambda x: flat(nn.avg_pool(x, (3, 2), (2, 2), "SAME"))),
 }
 

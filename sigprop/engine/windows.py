@@ -69,14 +69,15 @@ def _product(left: np.ndarray, outs: Sequence[Label], factor: Named, windows: Se
     count = len(windows)
     if concrete(factor.array):
         return (*outs, *rest), np.tensordot(left, aligned(factor, (*windows, *rest)), count)
-    left, rows = jnp.asarray(left, factor.array.dtype), [la.size for la in rest[:-1]]
-    if not rest or left.size * prod(rows) > factor.array.size:
-        return (*outs, *rest), jnp.tensordot(left, aligned(factor, (*windows, *rest)), count, precision="highest")
+    matrix, rows = jnp.asarray(left, factor.array.dtype), [la.size for la in rest[:-1]]
+    if not rest or matrix.size * prod(rows) > factor.array.size:
+        return (*outs, *rest), jnp.tensordot(matrix, aligned(factor, (*windows, *rest)), count, precision="highest")
     batch = tuple(range(len(rows)))
     here = tuple(range(len(rows), len(rows) + count))
     dims = (tuple(k + count for k in here), here), (batch, batch)
     right = aligned(factor, (*rest[:-1], *windows, rest[-1]))
-    return (*rest[:-1], *outs, rest[-1]), lax.dot_general(jnp.broadcast_to(left, (*rows, *left.shape)), right, dims, precision="highest")
+    repeated = jnp.broadcast_to(matrix, (*rows, *matrix.shape))
+    return (*rest[:-1], *outs, rest[-1]), lax.dot_general(repeated, right, dims, precision="highest")
 
 
 def _slices(factor: Named, tap: Label, windows: Sequence[AnyLabel], outs: Sequence[Label], tables: Sequence[np.ndarray],
