@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from zoo import ZOO  # noqa: E402
 from zoo.control import sampler  # noqa: E402
 from zoo.regress import coefficients, corrected  # noqa: E402
-from zoo.scaling import Gap, decay, fit, relative  # noqa: E402
+from zoo.scaling import Gap, decay, decay_to_zero, fit, relative  # noqa: E402
 
 import sigprop as sp  # noqa: E402
 
@@ -132,18 +132,23 @@ def largest(entry, width):
 
 
 def falling(widths, entries):
-    """The exponent of the node that has it most exactly, which is one whose gap is large at the largest width."""
+    """The exponent of the node with the largest gap, of those that show it clear of the noise.
+
+    From the first two widths alone where three do not show it, or were not measured.
+    """
     if any(refused(e) for e in entries):
         return next(refused(e) for e in entries if refused(e))
     if all(largest(e, w).startswith("<") for e, w in zip(entries, widths, strict=True)):
         return "no gap"
-    if len(entries) < 3:
-        return ""
     which = counted(widths, entries)
-    found = decay(widths, [gaps(e) for e in entries], norm.isf(FALSE_ALARM / which.size / 2))
-    error = np.where(which & np.isfinite(found.error), found.error, np.inf)
-    k = int(error.argmin())
-    return f"{found.exponent[k]:.2f} ± {error[k]:.1g}" if np.isfinite(error[k]) else "-"
+    found, sigmas = [gaps(e) for e in entries], norm.isf(FALSE_ALARM / which.size / 2)
+    declared = declared_errors(entries[-1])
+    for label, fall in (("", decay(widths, found, sigmas) if len(widths) == 3 else None),
+                        (" (two widths)", decay_to_zero(widths[:2], found[:2], sigmas, declared) if len(widths) > 1 else None)):
+        if fall and (shown := which & np.isfinite(fall.error)).any():
+            k = int(np.where(shown, abs(found[0].gap), -1).argmax())
+            return f"{fall.exponent[k]:.2f} ± {fall.error[k]:.1g}{label}"
+    return "-"
 
 
 def staying(widths, entries):
@@ -152,14 +157,19 @@ def staying(widths, entries):
         return ""
     which = counted(widths, entries)
     line, bound = fit(widths, [gaps(e) for e in entries], order=2), norm.isf(FALSE_ALARM / which.size / 2)
-    second, error = (np.asarray(entries[-1]["predicted"][k]) for k in ("second_moment", "error"))
-    declared = error / np.where(second > 0, second, 1)
+    declared = declared_errors(entries[-1])
     over = np.where(which & (abs(line.limit) > NEGLIGIBLE), abs(line.limit) - bound * line.limit_error, -1)
     if over.max() < 0:
         return "-"
     k = int(np.where(over > 0, over - declared, -np.inf).argmax())
     kept = f"{percent(abs(line.limit[k]))} ± {100 * line.limit_error[k]:.1g} at `{entries[0]['predicted']['nodes'][k]}`"
     return f"{kept}, {'declared' if over[k] < declared[k] else '**declared only**'} {percent(declared[k])}"
+
+
+def declared_errors(entry):
+    """Relative to the prediction."""
+    second, error = (np.asarray(entry["predicted"][k]) for k in ("second_moment", "error"))
+    return error / np.where(second > 0, second, 1)
 
 
 def counted(widths, entries):

@@ -51,7 +51,7 @@ CHARACTERISTIC: dict[str, Callable] = {  # less one, of the standardized entries
 }
 
 
-def _product(less_one):
+def product(less_one):
     """Product over the last axis of what is near one."""
     near = less_one > -0.5
     logs = jnp.where(near, jnp.log1p(jnp.where(near, less_one, 0)), jnp.log(abs(1 + less_one)))
@@ -197,7 +197,7 @@ class Walk:
                 "window_strides", "padding", "lhs_dilation", "rhs_dilation")}, dimension_numbers=numbers)
         if not self.fits(terms.shape) or np.unique(weight.identity).size != w.size:
             return
-        characteristic = weight.characteristic and (lambda t: _product(weight.characteristic(t * weight.scale * terms)))
+        characteristic = weight.characteristic and (lambda t: product(weight.characteristic(t * weight.scale * terms)))
         covariance = gram(terms) * (terms.shape[-1] * weight.scale**2)
         self.fresh[out] = self.emitted[out] = Fresh(weight.leaves, self.env[out], covariance, characteristic)
 

@@ -54,14 +54,26 @@ def fit(widths, gaps, order=1):
 
 
 def decay(widths, gaps, sigmas):
-    """Through three widths in geometric progression: in the differences of their gaps the limit drops out.
+    """From three widths in geometric progression, through the differences of their gaps: there the limit drops out.
 
     NaN where one of the two differences is not clear of ``sigmas`` standard errors, or they have different signs.
     """
     gap, error = (np.stack([getattr(g, k) for g in gaps]) for k in ("gap", "error"))
-    early, late = gap[:-1] - gap[1:]
-    clear = (early * late > 0) & (abs(early) > sigmas * np.hypot(error[0], error[1])) & (abs(late) > sigmas * np.hypot(error[1], error[2]))
-    early, late = (np.where(clear, difference, np.nan) for difference in (early, late))
+    early, late = _clear(gap[:-1] - gap[1:], sigmas * np.hypot(error[:-1], error[1:]))
     spread = np.sqrt((error[0] / early) ** 2 + (error[1] * (1 / early + 1 / late)) ** 2 + (error[2] / late) ** 2)
     unit = np.log(widths[1] / widths[0])
     return Decay(np.log(late / early) / unit, spread / unit)
+
+
+def decay_to_zero(widths, gaps, sigmas, declared):
+    """From two widths, where both gaps clearly exceed what is ``declared`` to stay."""
+    gap, error = (np.stack([getattr(g, k) for g in gaps]) for k in ("gap", "error"))
+    early, late = _clear(gap, declared + sigmas * error)
+    unit = np.log(widths[1] / widths[0])
+    return Decay(np.log(late / early) / unit, np.hypot(error[0] / early, error[1] / late) / unit)
+
+
+def _clear(pair, bound):
+    early, late = pair
+    clear = (early * late > 0) & (abs(pair) > bound).all(axis=0)
+    return np.where(clear, early, np.nan), np.where(clear, late, np.nan)
