@@ -166,14 +166,19 @@ def _classes(pairs: Iterable[tuple[AnyLabel, AnyLabel]]) -> list[list[AnyLabel]]
 
 
 def _renamed(named: Named, name: dict[AnyLabel, AnyLabel]) -> Named:
-    labels, array = [name.get(label, label) for label in named.labels], named.array
+    return relabelled(named._replace(same=()), [name.get(label, label) for label in named.labels])
+
+
+def relabelled(named: Named, labels: Sequence[AnyLabel], same: Iterable[tuple[AnyLabel, AnyLabel]] = ()) -> Named:
+    """With other labels and deltas; axes of one label become one, its diagonal."""
+    labels, array = list(labels), named.array
     for label in set(labels):
         while labels.count(label) > 1:
             first = labels.index(label)
             second = labels.index(label, first + 1)
             array = array.diagonal(axis1=first, axis2=second)
             labels = [la for k, la in enumerate(labels) if k not in (first, second)] + [label]
-    return named._replace(labels=tuple(labels), array=array, same=())
+    return named._replace(labels=tuple(labels), array=array, same=tuple((a, b) for a, b in same if a != b))
 
 
 def dense(named: Named) -> Named:

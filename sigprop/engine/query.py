@@ -33,6 +33,7 @@ from sigprop.engine.labels import (
     difference,
     is_nothing,
     normalised,
+    relabelled,
     renamed,
     resolve,
     stack,
@@ -104,8 +105,8 @@ class Query:
             finally:
                 self.depth -= 1
         found = memo[key]
-        labels, *same = (tuple(renamed(label, back) for label in group) for group in (found.labels, *found.same))
-        return found._replace(labels=labels, same=tuple(same))
+        labels, *same = ([renamed(label, back) for label in group] for group in (found.labels, *found.same))
+        return relabelled(found, labels, [(a, b) for a, b in same])
 
     def _with_diagonal(self, factors: list[Factor], found: Named) -> Named:
         """Where both indices of a covariance agree it is the variance: else rounding would grow where chaos amplifies it."""

@@ -25,7 +25,8 @@ def gram_charlier(excess: float, functions: Sequence[Function], mean: Any, var: 
         return Note()
     scale, fourth = (moment1([*functions] * (1 + several), mean, var, degree).value for degree in (0, 4))
     xp = namespace(scale, fourth)
-    worst = xp.max(abs(fourth) / xp.where(scale != 0, abs(scale), xp.inf)) / 24
+    known = (scale != 0) & xp.isfinite(scale)  # a moment that does not exist is refused where it is asked for
+    worst = xp.max(xp.where(known, abs(fourth), 0.0) / xp.where(known, abs(scale), 1.0)) / 24
     return Note(excess * (max(float(worst), several / 12) if xp is np else xp.maximum(worst, several / 12)))
 
 
