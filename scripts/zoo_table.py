@@ -190,10 +190,13 @@ def markdown(store, widths):
 
 
 def into_readme(table):
-    """Between its two marks."""
+    """Between its two marks; rows of architectures that ``table`` lacks stay as they are."""
     path = ROOT / "README.md"
     before, rest = path.read_text().split(MARKS[0])
-    path.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    old, after = rest.split(MARKS[1])
+    head, rule, *new = table.splitlines()
+    rows = {line.split("|")[1].strip(): line for line in (*old.strip().splitlines()[2:], *new)}
+    path.write_text("\n".join((before + MARKS[0], head, rule, *(rows[name] for name in ZOO if name in rows), MARKS[1] + after)))
 
 
 def stored(path):
