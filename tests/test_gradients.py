@@ -114,7 +114,7 @@ CASES = {  # model of a width, inputs, narrower width
     "embedding": (Embedded, TOKENS, 128), "shared weights": (Shared, ROWS, 128),
     "convolutions": (Convolutions, IMAGES, 96), "depthwise": (lambda n: Convolutions(n, True), IMAGES, 96),
 }
-FAST = ("tanh", "embedding", "concatenated", "choice after concatenation")
+FAST = ("tanh", "embedding", "concatenated")
 REFUSED = {"shared weights": {"Dense_2/bias", "Dense_2/kernel"}}  # before the layer that is used twice
 
 

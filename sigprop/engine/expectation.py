@@ -27,6 +27,8 @@ from sigprop.types import METHODS, Estimate, Note
 if TYPE_CHECKING:
     from sigprop.engine.query import Query
 
+_NOTICEABLE = 1e-3  # relative error of a variance whose effect on the expectation is followed
+
 Sources = Mapping[Atom, Sequence[Variable]]
 Covariances = dict[tuple[Variable, Variable], Named | None]
 
@@ -168,9 +170,15 @@ def _relative(estimate: Estimate) -> Any:
 
 
 def _one(scope: _Scope) -> Named:
+    """A function of one variable; the error of its variance counts by what it changes."""
     (u,) = scope.variables
     functions, power_of_u = scope.functions(u)
-    return scope.named(moment1(functions, scope.means[u], scope.cov[u, u]), scope.exponent([u] * power_of_u))
+    found = moment1(functions, scope.means[u], scope.cov[u, u])
+    wrong = scope.note.error
+    if concrete(found.value) and isinstance(wrong, float) and wrong > _NOTICEABLE:
+        moved = moment1(functions, scope.means[u], scope.cov[u, u] * (1 + wrong)).value
+        scope.note = scope.note._replace(error=max(wrong, _relative(found._replace(error=abs(moved - found.value)))))
+    return scope.named(found, scope.exponent([u] * power_of_u))
 
 
 def _two(scope: _Scope) -> Named:
