@@ -27,6 +27,7 @@ from sigprop.engine.nodes import (
     Mul,
     Node,
     Occurrence,
+    Reduce,
     Tails,
     Take,
     joint_tails,
@@ -422,6 +423,13 @@ class Pool:
         from sigprop.engine.sums import build_sum  # it needs this class
 
         return build_sum(self, child, tuple(summed), tuple(dims))
+
+    def reduce(self, name: str, function: Callable[..., Any], child: Occurrence, summed: Sequence[Dim], dims: Sequence[Dim]) -> Node:
+        """``function(array, axes)`` over the index positions past ``len(dims)``."""
+        node, index = child
+        return self._intern(Reduce, (name, node.id, tuple(index), tuple(summed)), dims, parity=node.parity.moved(index).unknown(),
+                            tails=node.tails.moved(index).kept(range(len(dims))), child=(node, tuple(index)), summed=tuple(summed),
+                            name=name, function=function)
 
     # small helpers
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from sigprop.arrays import concrete, namespace, power, scaled
 from sigprop.engine import sampling
+from sigprop.engine.drawn import Drawn
 from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, difference, is_nothing, multiply, total, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
@@ -33,19 +35,19 @@ Sources = Mapping[Atom, Sequence[Variable]]
 Covariances = dict[tuple[Variable, Variable], Named | None]
 
 
-def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named]]:
+def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named | Drawn]]:
     """Products whose sum is the expectation of the product of ``atoms``; empty when it vanishes identically."""
     sources = {a: a.variables if a.variables is not None else sampling.sources(a.node, a.labels) for a in atoms}
     found = tuple(dict.fromkeys(v for a in atoms for v in sources[a]))
     cov: Covariances = {}
     for u, v in itertools.combinations_with_replacement(found, 2):
         cov[u, v] = cov[v, u] = query.covariance(u, v)
-    factors: list[Named] = []
+    factors: list[Named | Drawn] = []
     for group in _components(atoms, sources, cov):
         if any(a.variables is None for a in group):
-            value = sampling.expectation(query, [(a.node, a.labels) for a in group])
-        else:
-            value = _expectation(query, group, cov)
+            factors.append(Drawn(partial(sampling.expectation, query), tuple((a.node, a.labels) for a in group)))
+            continue
+        value = _expectation(query, group, cov)
         if is_nothing(value):
             return []
         factors.append(value)

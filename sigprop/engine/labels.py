@@ -307,10 +307,20 @@ def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
     spec += "->" + "".join(letter[label] for label in keep)
     values = [f.array for f in arrays]
     if namespace(*values) is np:
-        out = opt_einsum.contract(spec, *values, optimize="auto")
+        out = _einsum(spec, values)
     else:
         out = jnp.einsum(spec, *values, optimize="auto", precision="highest")
     return Named(keep, _times(out, scale), exponent, note, same)
+
+
+def _einsum(spec: str, values: list[np.ndarray]) -> np.ndarray:
+    """Pair by pair in opt_einsum's order, each by NumPy, which makes a matrix product also of those with a batch axis."""
+    if len(values) > 2:
+        for taken, _, step, *_ in opt_einsum.contract_path(spec, *values, optimize="auto")[1].contraction_list:
+            pair = [values.pop(k) for k in taken]
+            values.append(np.einsum(step, *pair, optimize=True))
+        return values[0]
+    return np.einsum(spec, *values, optimize=True)
 
 
 def _summed(array: Any, axes: tuple[int, ...]) -> Any:

@@ -51,10 +51,21 @@ def limit(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Di
         return (_vanishing if node.parity.odd else _law_of_large_numbers)(pool, child, summed, dims)
     iid = tuple(flips and not stuck for flips, _ in found)
     wide = prod(summed[k].size for k in chan if iid[k])
+    if chan and all(iid) and _dot_product(pool, node):
+        return _sum(pool, child, summed, dims)
     tails, gaussian = _central_limit(node, index, len(dims), wide if any(iid) else 0)
     iid = iid if gaussian else (False,) * len(summed)
     unweighted = any(iid) and bool(chan) and not _weighted(pool, child, len(dims))
     return _sum(pool, child, summed, dims, gaussian=gaussian, tails=tails, iid=iid, unweighted=unweighted)
+
+
+def _dot_product(pool: Pool, node: Node) -> bool:
+    """Whether the terms are products of Gaussian fields, as logits are: their moments are known at any number of channels.
+
+    Derivatives are summed again with weights of many channels, where their limit is all that counts.
+    """
+    fields = [n for n, _ in node.children if not isinstance(n, Const)] if isinstance(node, Mul) else []
+    return len(fields) > 1 and not pool.shared_sign(node) and all(n.gaussian and not parameter_only(n) for n in fields)
 
 
 def _sum(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...], mark: tuple = (), **fields: Any) -> Node:

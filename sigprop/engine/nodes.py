@@ -155,12 +155,31 @@ class Sum(Node):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Reduce(Node):
+    """What ``function(array, axes)``, which is not linear, makes of the child's entries along the ``summed`` dims: their largest, say."""
+
+    child: Occurrence
+    summed: tuple[Dim, ...]
+    name: str
+    function: Callable[..., Any] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Concat(Node):
     """Parts side by side along dim ``axis``; every part has all the parent's dims in the parent's order, or lacks some."""
 
     parts: tuple[Occurrence, ...]
     sizes: tuple[int, ...]
     axis: int
+
+
+def below(node: Node) -> Sequence[Occurrence]:
+    """Children of any node."""
+    if isinstance(node, Add | Mul | Map):
+        return node.children
+    if isinstance(node, Take | Sum | Reduce):
+        return [node.child]
+    return node.parts if isinstance(node, Concat) else []
 
 
 def placed(children: Sequence[Occurrence], index: Sequence[int]) -> list[Occurrence]:

@@ -16,6 +16,7 @@ import numpy as np
 from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import parity
 from sigprop.engine.build import Pool
+from sigprop.engine.drawn import Drawn, joined
 from sigprop.engine.elementwise import atom_of, is_variable, rescaled, variables
 from sigprop.engine.expectation import group_moment
 from sigprop.engine.indexed import Indexed, indexed, reads_windows
@@ -40,12 +41,12 @@ from sigprop.engine.labels import (
     union,
     unit,
 )
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Mul, Node, Occurrence, Sum, Take, parameter_only
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Reduce, Sum, Take, parameter_only
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
 Factor = tuple[Node, tuple[AnyLabel, ...]]
-Products = list[list[Named]]
+Products = list[list[Named | Drawn]]
 _DEPTH = 30  # nested questions before the stack is unwound
 
 
@@ -100,7 +101,7 @@ class Query:
                 raise _Deep(factors)
             self.depth += 1
             try:
-                found = add([contract(p, ()) if len(p) > 1 else p[0] for p in self._products(plain)])
+                found = add([joined(p, ()) for p in self._products(plain)])
                 memo[key] = self._with_diagonal(plain, found)
             finally:
                 self.depth -= 1
@@ -181,10 +182,11 @@ class Query:
             return []
         fixed, rest = self._fixed(factors)
         if fixed:  # off first, so that what remains is a question asked before
-            return [[*fixed, *p] for p in ([[self._indexed(rest)]] if len(rest) > 1 else self._products(rest))] if rest else [fixed]
+            return [[*fixed, *p] for p in ([[self._indexed(rest)]] if len(rest) > 1 and not _drawn(rest) else self._products(rest))] \
+                if rest else [fixed]
         groups = _independent(factors)
         if len(groups) > 1:
-            return [[self._indexed(group) for group in groups]]
+            return [[f for group in groups for f in self._factor(group)]]
         # the latest field first: what it adds to earlier ones has weights of its own, and is independent of them
         for i in sorted(range(len(factors)), key=lambda k: -factors[k][0].id):
             node, labels = factors[i]
@@ -200,6 +202,11 @@ class Query:
             if all(f is not None or not reads_windows(n) for f, (n, _) in zip(found, factors, strict=True)):
                 return [[self._indexed([x if f is None else _beneath(f, x[1]) for f, x in zip(found, factors, strict=True)])]]
         return self._groups(factors)
+
+    def _factor(self, group: list[Factor]) -> list[Named | Drawn]:
+        """The moment of one of several independent groups; what is sampled waits for the others, and for the sums over it."""
+        products = self._products(group) if _drawn(group) else []
+        return products[0] if len(products) == 1 else [self._indexed(group)]
 
     def _fixed(self, factors: Sequence[Factor]) -> tuple[list[Named], list[Factor]]:
         """Constants, also the site-dependent ones inside products, and the rest."""
@@ -252,7 +259,7 @@ class Query:
                 fresh = tuple(la._replace(kind="apart") if la.kind == "chan" else la for la in fresh)
             every = (*labels, *fresh)
             inner_factor = (node.child[0], tuple(every[i] for i in node.child[1]))
-            return [[contract(p, fresh)] for p in self._products([*rest, inner_factor])]
+            return [[joined(p, fresh, lazily=True)] for p in self._products([*rest, inner_factor])]
         return None
 
     def _pure(self, factors: list[Factor]) -> bool:
@@ -362,7 +369,7 @@ class Query:
         left = (p.child[0], tuple((*lp, *first)[i] for i in p.child[1]))
         right = (q.child[0], tuple((*lq, *second)[i] for i in q.child[1]))
         dummies = tuple(dict.fromkeys((*first, *second)))
-        terms = [contract(product, dummies) for product in self._products([left, right])]
+        terms = [joined(product, dummies) for product in self._products([left, right])]
         return add(terms) if terms else None
 
     def _separate(self, a: Factor, b: Factor) -> Named | None:
@@ -376,7 +383,7 @@ class Query:
                 dummies += fresh
             else:
                 terms.append((node, labels))
-        found = [contract(product, dummies) for product in self._products(terms)]
+        found = [joined(product, dummies) for product in self._products(terms)]
         return add(found) if found else None
 
 
@@ -395,6 +402,11 @@ def _independent(factors: Sequence[Factor]) -> list[list[Factor]]:
             leaves |= mask
         groups = [g for g in groups if g not in met] + [(leaves, [*itertools.chain.from_iterable(g for _, g in met), factor])]
     return [group for _, group in groups]
+
+
+def _drawn(factors: Sequence[Factor]) -> bool:
+    """Whether some factor is a function that mixes sites, which is sampled."""
+    return any(isinstance(n, Map | Mul | Reduce) and variables(n) is None for n, _ in factors)
 
 
 def _outer(p: Sum, q: Sum) -> Sum | None:

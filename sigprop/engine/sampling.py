@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sigprop.arrays import namespace
+from sigprop.arrays import concrete, namespace
 from sigprop.engine.draws import probability
 from sigprop.engine.elementwise import is_variable, skewed
 from sigprop.engine.labels import (
@@ -31,12 +31,13 @@ from sigprop.engine.labels import (
     union,
     varying,
 )
-from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take
+from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Reduce, Sum, Take, below
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
 from sigprop.types import METHODS, Note
 
 Factor = tuple[Node, tuple[AnyLabel, ...]]
+Variable = tuple[Node, tuple[AnyLabel | None, ...]]
 _BUDGET = 1 << 25  # numbers drawn for one expectation
 _REPLICATES = 8
 _LARGEST_BLOCK = 2048
@@ -45,15 +46,19 @@ _ENTRIES = 1 << 25  # entries of all covariance matrices together
 _FREE = 1_000_000  # numbers of labels that only this file uses
 
 
-def expectation(query: Any, factors: Sequence[Factor]) -> Named:
-    """E of the product of ``factors`` by scrambled Sobol' points; the error is the standard error over independent scramblings."""
+def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] = (), summed: Sequence[AnyLabel] = ()) -> Named:
+    """E of the product of ``factors`` by scrambled Sobol' points; the error is the standard error over independent scramblings.
+
+    The product with the known arrays ``beside`` is summed over ``summed`` point by point, so that the expectation of all entries is
+    never formed.
+    """
     sampler = Sampler(query, factors)
     count = sampler.samples(_BUDGET // _REPLICATES)
     found = []
     for replicate in range(_REPLICATES):
         values = sampler.draw(sampler.points(count, replicate))
-        product = contract([sampler.evaluate(n, labels, values) for n, labels in factors], [sampler.point(count)])
-        found.append(product._replace(array=product.array / count))
+        product = contract([*(sampler.evaluate(n, labels, values) for n, labels in factors), *beside], [sampler.point(count), *summed])
+        found.append(product._replace(array=product.plain() / count))
     labels = found[0].labels
     xp = namespace(*(f.array for f in found))
     rows = xp.stack([aligned(f, labels) for f in found])
@@ -61,7 +66,29 @@ def expectation(query: Any, factors: Sequence[Factor]) -> Named:
     error = xp.max(xp.std(rows, 0, ddof=1)) / np.sqrt(_REPLICATES)
     scale = xp.max(xp.abs(mean))
     relative = error / xp.where(scale > 0, scale, 1.0)
-    return Named(labels, mean, 0, Note.of((sampler.note, Note(float(relative) if xp is np else relative, METHODS.index("sampled")))))
+    note = Note.of((sampler.note, *(b.note for b in beside)))
+    return Named(labels, mean, 0, Note.of((note, Note(float(relative) if xp is np else relative, METHODS.index("sampled")))))
+
+
+class Group(NamedTuple):
+    """Correlated variables: their rows side by side, as a linear map of normal numbers, for each of the independent ``copies``."""
+
+    variables: tuple[Variable, ...]
+    sizes: tuple[int, ...]
+    copies: tuple[Label, ...]
+    root: Any
+    mean: Any
+
+    @property
+    def numbers(self) -> int:
+        """Drawn for one point."""
+        return sum(self.sizes) * prod(label.size for label in self.copies)
+
+    def draw(self, z: np.ndarray) -> Any:
+        """``[count, *layout, rows, copies]`` at standard normal ``[count, numbers]``."""
+        xp = namespace(self.root, self.mean)
+        found = xp.tensordot(self.root, z.reshape(len(z), sum(self.sizes), -1), axes=((-1,), (1,)))
+        return self.mean[..., None] + xp.moveaxis(found, -2, 0)
 
 
 class Sampler:
@@ -76,12 +103,10 @@ class Sampler:
         self.whole = False
         self._collect(factors)
         outer = 1 if joint else prod(label.size for label in union(labels for _, labels in factors) if label.kind == "site")
-        if outer * self.size > _SINGLE or outer * self.size**2 > _ENTRIES:
+        if outer * self.size > _SINGLE or outer * self._rows() ** 2 > _ENTRIES:
             self.whole = True
             self._collect(factors)
-        if self.size > _LARGEST_BLOCK:
-            raise Unsound(f"an expression couples {self.size} entries of Gaussian fields; at most {_LARGEST_BLOCK} can be sampled "
-                          "jointly. Use a smaller input or batch, or put a weighted layer in between.")
+        self.widest = max(prod(label.size for label in labels if label.kind == "site") for _, labels in factors)
         self._join()
 
     def _collect(self, factors: Sequence[Factor]) -> None:
@@ -94,9 +119,18 @@ class Sampler:
             self.mixed.setdefault(node, set()).update(
                 k for k, label in enumerate(labels) if label is None or self.joint or (self.whole and node.dims[k].kind == "site"))
         self.variables = list(dict.fromkeys((node, self._passive(node, labels)) for node, labels in occurrences))
-        self.blocks = {v: self._block(v[0], 500 * k) for k, v in enumerate(self.variables)}
-        self.sizes = [prod(label.size for label in self.blocks[v]) for v in self.variables]
-        self.size = sum(self.sizes)
+        self.copied = {v: _copied(v[0], self.mixed[v[0]]) for v in self.variables}
+        self._label()
+
+    def _label(self) -> None:
+        """Labels of the entries of each variable: correlated ones, and (``copies``) channels that are independent copies."""
+        self.blocks = {v: self._block(v, 500 * k) for k, v in enumerate(self.variables)}
+        self.rows = {v: tuple(la for la in self.blocks[v] if la.number < 2 * _FREE) for v in self.variables}
+        self.copies = {v: tuple(la for la in self.blocks[v] if la.number >= 2 * _FREE) for v in self.variables}
+        self.size = sum(prod(label.size for label in self.blocks[v]) for v in self.variables)
+
+    def _rows(self) -> int:
+        return sum(prod(label.size for label in rows) for rows in self.rows.values())
 
     def _variable(self, node: Node) -> bool:
         """Where sampling starts."""
@@ -107,43 +141,71 @@ class Sampler:
     def _passive(self, node: Node, labels: Sequence[AnyLabel | None]) -> tuple[AnyLabel | None, ...]:
         return tuple(None if k in self.mixed[node] else label for k, label in enumerate(labels))
 
-    def _block(self, node: Node, start: int) -> tuple[Label, ...]:
-        dims = [node.dims[k] for k in sorted(self.mixed[node])]
-        return tuple(Label(_FREE + start + k, d.kind, d.size) for k, d in enumerate(dims))
+    def _block(self, variable: Variable, start: int) -> tuple[Label, ...]:
+        node, copied = variable[0], self.copied[variable]
+        return tuple(Label(2 * _FREE + copied.index(k) if k in copied else _FREE + start + k, *node.dims[k])
+                     for k in sorted(self.mixed[node]))
 
-    def _labelled(self, variable: tuple[Node, tuple[AnyLabel | None, ...]], block: Sequence[Label]) -> Factor:
+    def _labelled(self, variable: Variable, block: Sequence[Label]) -> Factor:
         free = iter(block)
         return variable[0], tuple(next(free) if label is None else label for label in variable[1])
 
     def _join(self) -> None:
-        """Covariance ``[*layout, size, size]`` and mean ``[*layout, size]`` of all variables."""
-        second = {v: tuple(Label(label.number + _FREE, label.kind, label.size) for label in self.blocks[v]) for v in self.variables}
+        """Groups of correlated variables, the covariance and mean of each."""
+        cov, mean = self._covariances()
+        known = [n for n in (*cov.values(), *mean.values()) if n is not None]
+        self.note = Note.largest(n.note for n in known)
+        block = {label for v in self.variables for label in (*self.blocks[v], *_shifted(self.blocks[v]))}
+        self.layout = tuple(label for label in union(n.labels for n in known) if label not in block)
+        self.groups = [self._group(members, cov, mean) for members in _linked(len(self.variables), cov)]
+        largest = max((g.root.shape[-1] for g in self.groups), default=0)
+        if largest > _LARGEST_BLOCK:
+            raise Unsound(f"an expression couples {largest} entries of Gaussian fields; at most {_LARGEST_BLOCK} can be sampled "
+                          "jointly. Use a smaller input or batch, or put a weighted layer in between.")
+
+    def _covariances(self) -> tuple[dict[tuple[int, int], Named | None], dict[int, Named | None]]:
+        """Of all pairs of variables. Channels are copies only if no other channel of a variable is correlated with them."""
         cov, mean = {}, {}
         for i, v in enumerate(self.variables):
             centre = self.query.mean(self._labelled(v, self.blocks[v]))
             mean[i] = None if centre is None else varying(centre)
             for j, w in enumerate(self.variables[: i + 1]):
-                found = self.query.covariance(self._labelled(v, self.blocks[v]), self._labelled(w, second[w]))
+                alike = [la.size for la in self.copies[v]] == [la.size for la in self.copies[w]]
+                found = self.query.covariance(self._labelled(v, self.blocks[v]), self._labelled(w, _shifted(self.blocks[w], alike)))
                 cov[i, j] = None if found is None else varying(dense(found))
-        known = [n for n in (*cov.values(), *mean.values()) if n is not None]
-        self.note = Note.largest(n.note for n in known)
-        block = {label for v in self.variables for label in (*self.blocks[v], *second[v])}
-        self.layout = tuple(label for label in union(n.labels for n in known) if label not in block)
-        xp = namespace(*(n.plain() for n in known))
+                copies = (*self.copies[v], *self.copies[w])
+                if found is not None and copies and i != j and not (alike and self._separate(v, w)):
+                    self.copied[v] = self.copied[w] = ()
+                    self._label()
+                    return self._covariances()
+        return cov, mean
+
+    def _separate(self, v: Variable, w: Variable) -> bool:
+        """Whether different channels of two variables are uncorrelated."""
+        apart = [la._replace(number=la.number + _FREE // 2, kind="apart") if la in self.copies[w] else la
+                 for la in _shifted(self.blocks[w], True)]
+        found = self.query.covariance(self._labelled(v, self.blocks[v]), self._labelled(w, apart))
+        return found is None or (concrete(found.array) and not np.any(found.array))
+
+    def _group(self, members: Sequence[int], cov: dict[tuple[int, int], Named | None], mean: dict[int, Named | None]) -> Group:
+        """Covariance ``[*layout, size, size]`` and mean ``[*layout, size]`` of some variables."""
+        found = [self.variables[i] for i in members]
+        sizes = [prod(label.size for label in self.rows[v]) for v in found]
+        pairs = [cov[max(i, j), min(i, j)] for i in members for j in members]
+        xp = namespace(*(n.plain() for n in (*pairs, *(mean[i] for i in members)) if n is not None))
         rows = []
-        for i, v in enumerate(self.variables):
+        for i, v, one in zip(members, found, sizes, strict=True):
             row = []
-            for j, w in enumerate(self.variables):
-                named = cov[max(i, j), min(i, j)]
-                sides = (*self.blocks[v], *second[w]) if i >= j else (*second[v], *self.blocks[w])
-                row.append(self._flat(xp, named, sides, (self.sizes[i], self.sizes[j])))
+            for j, w, two in zip(members, found, sizes, strict=True):
+                sides = (*self.rows[v], *_shifted(self.rows[w])) if i >= j else (*_shifted(self.rows[v]), *self.rows[w])
+                row.append(self._flat(xp, cov[max(i, j), min(i, j)], sides, (one, two)))
             rows.append(row)
         shape = np.broadcast_shapes(*(a.shape[:-2] for row in rows for a in row))
-        self.cov = xp.concatenate([xp.concatenate([xp.broadcast_to(a, (*shape, *a.shape[-2:])) for a in row], -1) for row in rows], -2)
-        centres = [self._flat(xp, mean[i], self.blocks[v], (self.sizes[i],)) for i, v in enumerate(self.variables)]
-        self.mean = xp.concatenate([xp.broadcast_to(a, (*np.broadcast_shapes(*(c.shape[:-1] for c in centres)), a.shape[-1]))
-                                    for a in centres], -1)
-        self.root = square_root(self.cov)
+        array = xp.concatenate([xp.concatenate([xp.broadcast_to(a, (*shape, *a.shape[-2:])) for a in row], -1) for row in rows], -2)
+        centres = [self._flat(xp, mean[i], self.rows[v], (size,)) for i, v, size in zip(members, found, sizes, strict=True)]
+        lead = np.broadcast_shapes(*(c.shape[:-1] for c in centres))
+        centre = xp.concatenate([xp.broadcast_to(a, (*lead, a.shape[-1])) for a in centres], -1)
+        return Group(tuple(found), tuple(sizes), self.copies[found[0]], square_root(array), centre)
 
     def _flat(self, xp: Any, named: Named | None, sides: Sequence[Label], shape: tuple[int, ...]) -> Any:
         if named is None:
@@ -154,8 +216,8 @@ class Sampler:
 
     def samples(self, budget: int, least: int = 64) -> int:
         """A power of two of points such that their values fit ``budget``."""
-        entries = int(np.prod(self.cov.shape[:-1], dtype=int))
-        return 1 << int(np.clip(np.log2(max(budget / entries, 1.0)), np.log2(least), 11 if self.whole else 13))
+        entries = max(sum(g.numbers * prod(g.root.shape[:-2]) for g in self.groups), self.widest)
+        return 1 << int(np.clip(np.log2(max(budget / max(entries, 1), 1.0)), np.log2(least), 11 if self.whole else 13))
 
     def points(self, count: int, replicate: int) -> np.ndarray:
         return normal_points(count, self.size, replicate)
@@ -165,18 +227,20 @@ class Sampler:
 
     def draw(self, z: np.ndarray) -> dict[Any, Named]:
         """Values of each variable at standard normal points ``[count, size]``."""
-        xp = namespace(self.root, self.mean)
-        u = self.mean + xp.moveaxis(xp.tensordot(self.root, z, axes=((-1,), (1,))), -1, 0)
         values, low = {}, 0
-        for v, size in zip(self.variables, self.sizes, strict=True):
-            part = u[..., low:low + size]
-            part = part.reshape(*part.shape[:-1], *(label.size for label in self.blocks[v]))
-            kept = [k for k, label in enumerate(self.layout) if part.shape[1 + k] == label.size and label.size > 1]
-            shape = (len(z), *(self.layout[k].size for k in kept), *part.shape[1 + len(self.layout):])
-            if isinstance(v[0], Leaf) and v[0].draw.quantile is not None:
-                part = v[0].draw.quantile(probability(part / v[0].variance**0.5))
-            values[v] = Named((self.point(len(z)), *(self.layout[k] for k in kept), *self.blocks[v]), part.reshape(shape))
-            low += size
+        for group in self.groups:
+            found = group.draw(z[:, low:low + group.numbers])
+            low += group.numbers
+            start = 0
+            for v, size in zip(group.variables, group.sizes, strict=True):
+                part = found[..., start:start + size, :]
+                start += size
+                lead = part.shape[1:-2]
+                kept = [k for k, label in enumerate(self.layout) if lead[k] == label.size and label.size > 1]
+                labels = (self.point(len(z)), *(self.layout[k] for k in kept), *self.rows[v], *self.copies[v])
+                if isinstance(v[0], Leaf) and v[0].draw.quantile is not None:
+                    part = v[0].draw.quantile(probability(part / v[0].variance**0.5))
+                values[v] = Named(labels, part.reshape([label.size for label in labels]))
         return values
 
     # values of expressions on samples
@@ -202,11 +266,14 @@ class Sampler:
         if isinstance(node, Add | Mul | Map):
             args = [self._evaluate(n, tuple(labels[j] for j in i), values, memo) for n, i in node.children]
             return _combined(node, args)
-        if isinstance(node, Sum):
+        if isinstance(node, Sum | Reduce):
             fresh = self._fresh(labels, [d.size for d in node.summed])
             every = (*labels, *fresh)
-            inner = self._evaluate(node.child[0], tuple(every[i] for i in node.child[1]), values, memo)
-            return contract([inner], fresh)
+            child, where = node.child[0], [tuple(every[i] for i in node.child[1])]
+            if isinstance(node, Reduce):
+                return _reduced(node, self._evaluate(child, where[0], values, memo), fresh)
+            terms = [(child, where[0])] if not isinstance(child, Mul) else [(n, tuple(where[0][j] for j in i)) for n, i in child.children]
+            return contract([self._evaluate(n, la, values, memo) for n, la in terms], fresh)
         if isinstance(node, Take):
             child, index = node.child
             (fresh,) = self._fresh(labels, [child.dims[node.axis].size])
@@ -227,6 +294,32 @@ class Sampler:
         return [Label(start + k, "site", n) for k, n in enumerate(sizes)]
 
 
+def _reduced(node: Reduce, found: Named, over: Sequence[Label]) -> Named:
+    found = resolve(found)
+    kept = tuple(label for label in found.labels if label not in over)
+    array = aligned(found._replace(array=found.plain()), (*kept, *(la for la in over if la in found.labels)))
+    return Named(kept, node.function(array, tuple(range(len(kept), array.ndim))), note=found.note)
+
+
+def _copied(node: Node, mixed: set[int]) -> tuple[int, ...]:
+    """Those of the dims ``mixed`` along which entries are independent copies."""
+    return tuple(k for k in sorted(mixed) if node.dims[k].kind == "chan" and node.parity.odd_along(k))
+
+
+def _shifted(labels: Sequence[Label], alike: bool = True) -> tuple[Label, ...]:
+    """Of a second variable in a covariance: other rows, the same copies if they are ``alike``."""
+    return tuple(la._replace(number=la.number + (_FREE // 2 if la.number < 2 * _FREE else 0 if alike else 1000)) for la in labels)
+
+
+def _linked(count: int, cov: dict[tuple[int, int], Named | None]) -> list[list[int]]:
+    """Indices in groups such that those of different groups are uncorrelated."""
+    groups: list[list[int]] = []
+    for i in range(count):
+        met = [g for g in groups if any(cov[i, j] is not None for j in g)]
+        groups = [g for g in groups if g not in met] + [[j for g in met for j in g] + [i]]
+    return groups
+
+
 def primitive(node: Node) -> bool:
     """A Gaussian field that is no combination of others; indexing of channels gives another field."""
     channels = isinstance(node, Take) and all(node.dims[p].kind == "chan" for p in node.position)
@@ -242,19 +335,12 @@ def _walk(node: Node, labels: tuple[AnyLabel | None, ...], stop: Callable[[Node]
         return
     if stop(node):
         found[node, labels] = None
-    elif isinstance(node, Add | Mul | Map):
-        for child, index in node.children:
-            _walk(child, tuple(labels[j] for j in index), stop, found)
-    elif isinstance(node, Sum):
-        every = (*labels, *[None] * len(node.summed))
-        _walk(node.child[0], tuple(every[i] for i in node.child[1]), stop, found)
-    elif isinstance(node, Take):
-        child, index = node.child
-        _walk(child, tuple(None if j == node.axis else labels[index[j]] for j in range(len(index))), stop, found)
-    else:
-        assert isinstance(node, Concat)
-        for part, index in node.parts:
-            _walk(part, tuple(None if j == node.axis else labels[j] for j in index), stop, found)
+        return
+    every = (*labels, *[None] * len(getattr(node, "summed", ())))
+    cut = node.axis if isinstance(node, Take | Concat) else None  # of a part it is where the parent's is
+    for child, index in below(node):
+        whole = [j == cut if isinstance(node, Take) else i == cut for j, i in enumerate(index)]
+        _walk(child, tuple(None if w else every[i] for w, i in zip(whole, index, strict=True)), stop, found)
 
 
 def sources(node: Node, labels: tuple[AnyLabel, ...]) -> tuple[Factor, ...]:

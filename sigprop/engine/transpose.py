@@ -14,7 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from sigprop.engine import parity
-from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Occurrence, Sum, Take, parameter_only
+from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul, Node, Occurrence, Sum, Take, below, parameter_only
 from sigprop.errors import Unsound
 
 if TYPE_CHECKING:
@@ -93,15 +93,7 @@ def _restored(pool: Pool, weight: Node) -> Node:
 def _leaves(weight: Node) -> list[Leaf]:
     if isinstance(weight, Leaf):
         return [weight]
-    return [leaf for child, _ in _children(weight) for leaf in _leaves(child)]
-
-
-def _children(node: Node) -> Sequence[Occurrence]:
-    if isinstance(node, Add | Mul | Map):
-        return node.children
-    if isinstance(node, Take | Sum):
-        return [node.child]
-    return node.parts if isinstance(node, Concat) else []
+    return [leaf for child, _ in below(weight) for leaf in _leaves(child)]
 
 
 def _axes(weight: Node, leaf: Leaf) -> dict[int, int]:
@@ -109,7 +101,7 @@ def _axes(weight: Node, leaf: Leaf) -> dict[int, int]:
     if weight is leaf:
         return {k: k for k in range(len(leaf.dims))}
     found: dict[int, int] = {}
-    for child, index in _children(weight):
+    for child, index in below(weight):
         for dim, axis in _axes(child, leaf).items():
             if isinstance(weight, Take) and dim == weight.axis:
                 found.update(dict.fromkeys(weight.position, axis))
@@ -129,7 +121,7 @@ def _uses(node: Node, leaf: Leaf) -> Iterator[tuple[Sum, set[int]]]:
             for part, where in parts:
                 if parameter_only(part) and leaf in _leaves(part):
                     yield here, {axis for dim, axis in _axes(part, leaf).items() if where[dim] >= len(here.dims)}
-        for child, _ in _children(here):
+        for child, _ in below(here):
             if child not in seen and child.leaves >> leaf.number & 1:
                 seen.add(child)
                 waiting.append(child)
@@ -141,7 +133,7 @@ def _replaced(pool: Pool, weight: Node, leaf: Leaf, copy: Node) -> Node:
     if isinstance(weight, Take):
         child, index = weight.child
         return pool.take((_replaced(pool, child, leaf, copy), index), weight.axis, weight.table, weight.position, weight.dims)
-    children = [(_replaced(pool, n, leaf, copy), i) for n, i in _children(weight)]
+    children = [(_replaced(pool, n, leaf, copy), i) for n, i in below(weight)]
     if isinstance(weight, Map):
         return pool.map(weight.name, weight.function, children, weight.dims, weight.key, weight.symmetry)
     if isinstance(weight, Add | Mul):

@@ -19,6 +19,7 @@ from sigprop.types import METHODS, Estimate
 
 _CHUNK = 1 << 22  # function values held at once
 _WIDE = 16.0  # variance beyond which panels are wider than what a function of a scale of order one does near the origin
+_SOBOL = 1024  # dimensions of a Sobol' sequence, at most
 _SAME = 1e-7  # relative standard deviation of v given u, whose square a smooth function does not see
 
 
@@ -178,10 +179,16 @@ def square_root(cov: Any) -> Any:
 
 
 def normal_points(samples: int, p: int, replicate: int) -> np.ndarray:
-    """``[samples, p]`` standard normal points: scrambled Sobol' (Owen 1998), a power of two of them; replicates are independent."""
+    """``[samples, p]`` standard normal points: scrambled Sobol' (Owen 1998), a power of two of them; replicates are independent.
+
+    Beyond a thousand dimensions they are plain random numbers, which do as well there.
+    """
     from scipy.stats import qmc  # slow to import
 
     if p == 0:
         return np.zeros((samples, 0))
-    points = qmc.Sobol(p, rng=np.random.default_rng(replicate)).random(samples)
+    rng = np.random.default_rng(replicate)
+    if p > _SOBOL:
+        return rng.standard_normal((samples, p))
+    points = qmc.Sobol(p, rng=rng).random(samples)
     return ndtri(np.clip(points, 1e-12, 1 - 1e-12))

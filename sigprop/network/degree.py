@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take
+from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Sum, Take, below
 from sigprop.tracing import Graph
 
 _PLUMBING = {  # operations that make keys from keys
@@ -37,11 +37,7 @@ def depends_on_key(graph: Graph) -> list[bool]:
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    if isinstance(node, Take | Sum):
-        return (node.child[0],)
-    if isinstance(node, Add | Mul | Map):
-        return tuple(c for c, _ in node.children)
-    return tuple(c for c, _ in node.parts) if isinstance(node, Concat) else ()
+    return tuple(child for child, _ in below(node))
 
 
 def degrees(node: Node, memo: dict[Node, dict[Leaf, int]] | None = None) -> dict[Leaf, int]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from sigprop.engine.interpreter import Context
+from sigprop.engine.means import NARROW
 from sigprop.engine.nodes import parameter_only
 from sigprop.engine.rules.elementwise import mul
 from sigprop.engine.rules.shape import expand, regroup, window_axis
 from sigprop.engine.values import Factor, Field, Known, Value, settle
+from sigprop.errors import Unsound
 from sigprop.tracing import Op
 
 
@@ -128,6 +131,36 @@ def reduce_window_sum(context: Context, op: Op, value: Value) -> Sequence[Value]
     return [value]
 
 
+def reduction(name: str) -> Any:
+    """A rule for the largest or smallest entry along some axes, by sampling; of many channels it has no limit."""
+    function = {"reduce_max": _largest, "reduce_min": _smallest}[name]
+
+    def rule(context: Context, op: Op, value: Field) -> Sequence[Value]:
+        axes = op.params["axes"]
+        dims = value.node.dims
+        gone = [f.ref for a in axes for f in value.axes[a] if f.ref is not None]
+        wide = prod(dims[r].size for r in gone if dims[r].kind == "chan")
+        if wide >= NARROW:
+            raise Unsound(f"the largest of {wide} channels grows with their number without a limit: reduce over sites instead")
+        kept_axes = [value.axes[a] for a in range(len(value.axes)) if a not in axes]
+        kept = [f.ref for axis in kept_axes for f in axis if f.ref is not None]
+        place = {ref: k for k, ref in enumerate([*kept, *gone])}
+        child = (value.node, tuple(place[r] for r in range(len(dims))))
+        node = context.pool.reduce(name, function, child, [dims[r] for r in gone], [dims[r] for r in kept])
+        out = tuple(tuple(Factor(f.size, None if f.ref is None else place[f.ref]) for f in axis) for axis in kept_axes)
+        return [Field(node, out)]
+
+    return rule
+
+
+def _largest(array: Any, axes: tuple[int, ...]) -> Any:
+    return array.max(axis=axes)
+
+
+def _smallest(array: Any, axes: tuple[int, ...]) -> Any:
+    return array.min(axis=axes)
+
+
 def cumsum(context: Context, op: Op, value: Field) -> Sequence[Value]:
     axis, n = op.params["axis"], value.shape[op.params["axis"]]
     steps = np.arange(n)[:, None] - np.arange(n)[None, :]
@@ -141,5 +174,6 @@ def cumsum(context: Context, op: Op, value: Field) -> Sequence[Value]:
 
 RULES: dict[str, Any] = {
     "dot_general": dot_general, "conv_general_dilated": conv, "reduce_sum": reduce_sum,
-    "reduce_window_sum": reduce_window_sum, "cumsum": cumsum,
+    "reduce_window_sum": reduce_window_sum, "cumsum": cumsum, "reduce_max": reduction("reduce_max"),
+    "reduce_min": reduction("reduce_min"),
 }

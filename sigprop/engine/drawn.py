@@ -1,0 +1,51 @@
+"""Expectations by sampling that wait for the sums over them, so that what is summed is never formed entry by entry.
+
+Attention is ``sum_s A_ts v_s`` with weights that are sampled and values that are independent of them: its covariance
+``sum_ss' E[A_ts A_t's'] C_ss'`` is summed draw by draw, in the cubes of the number of tokens instead of its fourth power.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sigprop.engine.labels import AnyLabel, Label, Named, contract, renamed
+
+_number = itertools.count(10_000_000)  # of labels that are summed over, used nowhere else
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The expectation of a product of fields, times known arrays ``beside`` it, summed over some labels.
+
+    ``sample(factors, beside, summed)`` gives its value.
+    """
+
+    sample: Callable[..., Named]
+    factors: tuple[Any, ...]
+    beside: tuple[Named, ...] = ()
+    summed: tuple[AnyLabel, ...] = ()
+
+    def value(self) -> Named:
+        return self.sample(self.factors, self.beside, self.summed)
+
+    def times(self, others: Sequence[Named], dummies: Sequence[AnyLabel]) -> Drawn:
+        """With more arrays beside it, summed over ``dummies``: these get numbers of their own, since others may be given the old ones."""
+        new: dict[AnyLabel, AnyLabel] = {la: Label(next(_number), la.kind, la.size) for la in dummies if isinstance(la, Label)}
+        factors = tuple((n, tuple(renamed(la, new) for la in labels)) for n, labels in self.factors)
+        beside = tuple(b._replace(labels=tuple(renamed(la, new) for la in b.labels),
+                                  same=tuple((renamed(a, new), renamed(b, new)) for a, b in b.same)) for b in (*self.beside, *others))
+        return replace(self, factors=factors, beside=beside, summed=(*self.summed, *new.values()))
+
+
+def joined(product: Sequence[Named | Drawn], dummies: Sequence[AnyLabel], lazily: bool = False) -> Any:
+    """The product summed over ``dummies``; if ``lazily``, what is sampled still waits."""
+    waiting = [f for f in product if isinstance(f, Drawn)]
+    if not waiting:
+        return contract(product, dummies) if dummies or len(product) > 1 else product[0]  # type: ignore[arg-type]
+    first, *rest = waiting
+    known = [f for f in product if isinstance(f, Named)] + [f.value() for f in rest]
+    made = first.times(known, dummies) if known or dummies else first
+    return made if lazily else made.value()
