@@ -16,7 +16,7 @@ report: setup
 	$(BIN)/python scripts/main_report.py
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" --durations 10
 
 test-all: setup
 	$(BIN)/python -m pytest -q -n 2
