@@ -39,6 +39,7 @@ from sigprop.types import METHODS, Note
 Factor = tuple[Node, tuple[AnyLabel, ...]]
 Variable = tuple[Node, tuple[AnyLabel | None, ...]]
 _BUDGET = 1 << 25  # numbers drawn for one expectation
+_MIXED = 1 << 23  # where whole images or sequences are drawn
 _REPLICATES = 8
 _LARGEST_BLOCK = 2048
 _SINGLE = 1 << 13  # numbers drawn for one point beyond which all entries share the fields of whole images
@@ -53,7 +54,7 @@ def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] =
     never formed.
     """
     sampler = Sampler(query, factors)
-    count = sampler.samples(_BUDGET // _REPLICATES)
+    count = sampler.samples((_MIXED if sampler.whole else _BUDGET) // _REPLICATES)
     found = []
     for replicate in range(_REPLICATES):
         values = sampler.draw(sampler.points(count, replicate))
