@@ -175,6 +175,17 @@ SUMS = {
     "average pooling, padding not counted": module(
         conv(N, (1, 1)), relu, lambda x: nn.avg_pool(x, (3, 3), (2, 1), "SAME", count_include_pad=False), slow=True),
     "sum pooling": module(conv(N, (1, 1)), relu, lambda x: nn.pool(x, 0.0, lax.add, (2, 2), (1, 1), "VALID")),
+    "largest of the sites": on(lambda z: z.max(1), T),
+    "smallest of the sites": on(lambda z: jnp.tanh(z).min(1), T, slow=True),
+    "max-pooling VALID": module(conv(N, (3, 3)), lambda x: nn.max_pool(x, (2, 2), (1, 2)), x=I[:, :2]),
+    "max-pooling SAME": module(conv(N, (1, 1)), relu, lambda x: nn.max_pool(x, (1, 3), (1, 2), "SAME"), x=I[:, :1]),
+    "min-pooling": module(conv(N, (1, 1)), lambda x: nn.pool(x, jnp.inf, lax.min, (1, 2), (1, 2), "VALID"), x=I[:, :1]),
+    "softmax over sites": on(lambda z: jax.nn.softmax(z, axis=1), T),
+    "softmax, masked": on(lambda z: jax.nn.softmax(z, axis=1, where=jnp.array([True, False, True])[:, None]), T, slow=True),
+    "attention": Case(lambda w, x: nn.dot_product_attention(*(z(w, x, n).reshape(2, 3, 2, n // 2) for n in (8, 8, N))), T),
+    "attention, causal": Case(lambda w, x: nn.dot_product_attention(*(z(w, x, n).reshape(2, 3, 2, n // 2) for n in (8, 8, N)),
+                                                                    mask=nn.make_causal_mask(jnp.ones((2, 3)))), T, slow=True),
+    "dot products": Case(lambda w, x: jnp.einsum("btd,bsd->bts", z(w, x, 4), z(w, x, 4)), T, slow=True),
     "centred over sites": on(lambda z: relu(z - z.mean(1, keepdims=True)), T),
     "centred over few channels": on(lambda z: relu((h := z.reshape(2, 3, -1, 4)) - h.mean(-1, keepdims=True)).reshape(z.shape), T),
 }

@@ -26,6 +26,7 @@ from sigprop.engine.labels import (
     dense,
     derived,
     own_labels,
+    relabelled,
     resolve,
     stack,
     union,
@@ -58,7 +59,8 @@ def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] =
     found = []
     for replicate in range(_REPLICATES):
         values = sampler.draw(sampler.points(count, replicate))
-        product = contract([*(sampler.evaluate(n, labels, values) for n, labels in factors), *beside], [sampler.point(count), *summed])
+        evaluated = [sampler.evaluate(n, labels, values) for n, labels in factors]
+        product = dense(contract([*evaluated, *beside], [sampler.point(count), *summed]))
         found.append(product._replace(array=product.plain() / count))
     labels = found[0].labels
     xp = namespace(*(f.array for f in found))
@@ -263,7 +265,7 @@ class Sampler:
             variable = (node, self._passive(node, labels))
             names = dict(zip(self.blocks[variable], [labels[k] for k in sorted(self.mixed[node])], strict=True))
             found = values[variable]
-            return found._replace(labels=tuple(names.get(la, la) for la in found.labels))  # type: ignore[call-overload]
+            return relabelled(found, [names.get(la, la) for la in found.labels], ())  # type: ignore[call-overload]
         if isinstance(node, Add | Mul | Map):
             args = [self._evaluate(n, tuple(labels[j] for j in i), values, memo) for n, i in node.children]
             return _combined(node, args)

@@ -132,25 +132,45 @@ def reduce_window_sum(context: Context, op: Op, value: Value) -> Sequence[Value]
 
 
 def reduction(name: str) -> Any:
-    """A rule for the largest or smallest entry along some axes, by sampling; of many channels it has no limit."""
-    function = {"reduce_max": _largest, "reduce_min": _smallest}[name]
-
+    """A rule for the largest or smallest entry along some axes."""
     def rule(context: Context, op: Op, value: Field) -> Sequence[Value]:
-        axes = op.params["axes"]
-        dims = value.node.dims
-        gone = [f.ref for a in axes for f in value.axes[a] if f.ref is not None]
-        wide = prod(dims[r].size for r in gone if dims[r].kind == "chan")
-        if wide >= NARROW:
-            raise Unsound(f"the largest of {wide} channels grows with their number without a limit: reduce over sites instead")
-        kept_axes = [value.axes[a] for a in range(len(value.axes)) if a not in axes]
-        kept = [f.ref for axis in kept_axes for f in axis if f.ref is not None]
-        place = {ref: k for k, ref in enumerate([*kept, *gone])}
-        child = (value.node, tuple(place[r] for r in range(len(dims))))
-        node = context.pool.reduce(name, function, child, [dims[r] for r in gone], [dims[r] for r in kept])
-        out = tuple(tuple(Factor(f.size, None if f.ref is None else place[f.ref]) for f in axis) for axis in kept_axes)
-        return [Field(node, out)]
+        return [_reduced(context, name, value, op.params["axes"])]
 
     return rule
+
+
+def _reduced(context: Context, name: str, value: Field, axes: Sequence[int]) -> Value:
+    """An extreme of a few entries, which is sampled; that of many channels has no limit."""
+    dims = value.node.dims
+    gone = [f.ref for a in axes for f in value.axes[a] if f.ref is not None]
+    wide = prod(dims[r].size for r in gone if dims[r].kind == "chan")
+    if wide >= NARROW:
+        raise Unsound(f"the largest of {wide} channels grows with their number without a limit: reduce over sites instead")
+    kept_axes = [value.axes[a] for a in range(len(value.axes)) if a not in axes]
+    kept = [f.ref for axis in kept_axes for f in axis if f.ref is not None]
+    place = {ref: k for k, ref in enumerate([*kept, *gone])}
+    child = (value.node, tuple(place[r] for r in range(len(dims))))
+    function = _largest if name.endswith("max") else _smallest
+    node = context.pool.reduce(name, function, child, [dims[r] for r in gone], [dims[r] for r in kept]) if gone else \
+        context.pool._lift(child, [dims[r] for r in kept])
+    return Field(node, tuple(tuple(Factor(f.size, None if f.ref is None else place[f.ref]) for f in axis) for axis in kept_axes))
+
+
+def window_extreme(context: Context, op: Op, value: Value) -> Sequence[Value]:
+    """Max-pooling. Padding is never the largest: it reads another entry of its window instead."""
+    p, taken = op.params, []
+    for axis, width in enumerate(p["window_dimensions"]):
+        k = axis + len(taken)
+        table = taps(value.shape[k], width, p["window_strides"][axis], p["padding"][axis], p["base_dilation"][axis],
+                     p["window_dilation"][axis])
+        if np.array_equal(table, np.arange(value.shape[k])[:, None]):
+            continue
+        if (table.max(axis=1) < 0).any():
+            raise Unsound("a window of a max-pooling lies wholly in its padding")
+        value = window_axis(context, value, k, np.where(table < 0, table.max(axis=1, keepdims=True), table))
+        taken.append(k + 1)
+    assert isinstance(value, Field)
+    return [_reduced(context, op.name, value, taken)] if taken else [value]
 
 
 def _largest(array: Any, axes: tuple[int, ...]) -> Any:
@@ -175,5 +195,5 @@ def cumsum(context: Context, op: Op, value: Field) -> Sequence[Value]:
 RULES: dict[str, Any] = {
     "dot_general": dot_general, "conv_general_dilated": conv, "reduce_sum": reduce_sum,
     "reduce_window_sum": reduce_window_sum, "cumsum": cumsum, "reduce_max": reduction("reduce_max"),
-    "reduce_min": reduction("reduce_min"),
+    "reduce_min": reduction("reduce_min"), "reduce_window_max": window_extreme, "reduce_window_min": window_extreme,
 }
