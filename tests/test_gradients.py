@@ -85,6 +85,19 @@ class Convolutions(nn.Module):
         return nn.Dense(4)(x.mean((1, 2)))
 
 
+class Attention(nn.Module):
+    """A causal pre-norm layer with heads of eight channels; biases of keys change no weight, and have no gradient."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, tokens):
+        x = nn.Embed(20, self.width, embedding_init=nn.initializers.normal(1.0))(tokens)
+        attend = nn.MultiHeadDotProductAttention(num_heads=self.width // 8, use_bias=False)
+        x = x + attend(nn.LayerNorm()(x), mask=nn.make_causal_mask(tokens))
+        return nn.Dense(4)(nn.LayerNorm()(x).mean(1))
+
+
 class Embedded(nn.Module):
     width: int
 
@@ -111,10 +124,10 @@ CASES = {  # model of a width, inputs, narrower width
     "pre-norm residual": (PreNorm, ROWS, 128), "norm and tanh": (lambda n: NormBlocks(n, nn.tanh), ROWS, 128),
     "norm and gelu": (lambda n: NormBlocks(n, nn.gelu), ROWS, 128), "concatenated": (DenseNet, ROWS, 128),
     "choice after concatenation": (Joined, ROWS, 128),
-    "embedding": (Embedded, TOKENS, 128), "shared weights": (Shared, ROWS, 128),
+    "embedding": (Embedded, TOKENS, 128), "attention": (Attention, TOKENS, 64), "shared weights": (Shared, ROWS, 128),
     "convolutions": (Convolutions, IMAGES, 96), "depthwise": (lambda n: Convolutions(n, True), IMAGES, 96),
 }
-FAST = ("tanh", "embedding", "concatenated")
+FAST = ("tanh", "embedding", "concatenated", "attention")
 REFUSED = {"shared weights": {"Dense_2/bias", "Dense_2/kernel"}}  # before the layer that is used twice
 
 

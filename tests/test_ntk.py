@@ -114,7 +114,20 @@ def weight_normalised(w, x, n):
     return w.dense(jax.nn.relu(x @ (gain * direction / jnp.sqrt(jnp.sum(direction**2, 0)))), 1)
 
 
+class Attention(nn.Module):
+    """Self-attention of two tokens, heads of eight channels."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(self.width)(x.reshape(len(x), 2, -1))
+        x = x + nn.MultiHeadDotProductAttention(num_heads=self.width // 8)(nn.LayerNorm()(x))
+        return nn.Dense(1)(nn.relu(x).mean(1))
+
+
 FINITE = {
+    "attention": lambda n: sp.network(Attention(n), X),
     "pre-norm tanh": lambda n: sp.network(PreNorm(n, jnp.tanh), X),
     "pre-norm gelu": lambda n: sp.network(PreNorm(n, nn.gelu), X),
     "concatenation": lambda n: harness.network(lambda w, x: joined(w, x, n), X),

@@ -144,8 +144,10 @@ def _central_limit(node: Node, index: Sequence[int], count: int, wide: int) -> t
                if not isinstance(c[0], Const)]
     draws = [c for c in factors if parameter_only(c[0])]
     fields = [c for c in factors if not parameter_only(c[0])]
+    if fields and not draws and wide < NARROW:  # of a few sites, or few channels
+        return tails, node.gaussian
     if fields:
-        if wide >= NARROW or not draws:  # Gaussian, whatever its inputs; what they lacked is in the error of its covariance
+        if wide >= NARROW:  # Gaussian, whatever its inputs; what they lacked is in the error of its covariance
             return tails if tails.loose is not None else Tails(0.0 if node.tails.loose is None else tails.excess), True
         loose = frozenset(index[j] for _, where in fields for j in where if index[j] < count)
         terms = prod(node.dims[index.index(j)].size for j in summed)

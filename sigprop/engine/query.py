@@ -182,8 +182,10 @@ class Query:
             return []
         fixed, rest = self._fixed(factors)
         if fixed:  # off first, so that what remains is a question asked before
-            return [[*fixed, *p] for p in ([[self._indexed(rest)]] if len(rest) > 1 and not _drawn(rest) else self._products(rest))] \
-                if rest else [fixed]
+            if not rest:
+                return [[*fixed]]
+            whole = len(rest) > 1 and not _drawn(rest)
+            return [[*fixed, *p] for p in ([[self._indexed(rest)]] if whole else self._products(rest))]
         groups = _independent(factors)
         if len(groups) > 1:
             return [[f for group in groups for f in self._factor(group)]]
