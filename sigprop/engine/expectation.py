@@ -107,6 +107,7 @@ class _Scope:
             pairs[u, u], self.exponents[u] = self._unit(query, u, pairs[u, u])
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
         self.means = {u: 0.0 if n is None else self._array(n, self.exponents[u], 0) for u, n in means.items()}
+        self.given = self.note.error
         self.note = Note.of([self.note, Note.largest(map(self._not_gaussian, self.variables))])
 
     def _not_gaussian(self, variable: Variable) -> Note:
@@ -176,10 +177,10 @@ def _one(scope: _Scope) -> Named:
     (u,) = scope.variables
     functions, power_of_u = scope.functions(u)
     found = moment1(functions, scope.means[u], scope.cov[u, u])
-    wrong = scope.note.error
-    if concrete(found.value) and isinstance(wrong, float) and wrong > _NOTICEABLE:
-        moved = moment1(functions, scope.means[u], scope.cov[u, u] * (1 + wrong)).value
-        scope.note = scope.note._replace(error=max(wrong, _relative(found._replace(error=abs(moved - found.value)))))
+    if concrete(found.value) and isinstance(scope.given, float) and scope.given > _NOTICEABLE and np.all(np.isfinite(found.value)):
+        moved = moment1(functions, scope.means[u], scope.cov[u, u] * (1 + scope.given)).value
+        change = _relative(found._replace(error=abs(moved - found.value)))
+        scope.note = Note.of((scope.note, Note(max(0.0, change - scope.given))))
     return scope.named(found, scope.exponent([u] * power_of_u))
 
 

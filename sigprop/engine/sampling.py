@@ -61,7 +61,7 @@ def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] =
         values = sampler.draw(sampler.points(count, replicate))
         evaluated = [sampler.evaluate(n, labels, values) for n, labels in factors]
         product = dense(contract([*evaluated, *beside], [sampler.point(count), *summed]))
-        found.append(product._replace(array=product.plain() / count))
+        found.append(product._replace(array=product.array / count))
     labels = found[0].labels
     xp = namespace(*(f.array for f in found))
     rows = xp.stack([aligned(f, labels) for f in found])
@@ -69,8 +69,8 @@ def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] =
     error = xp.max(xp.std(rows, 0, ddof=1)) / np.sqrt(_REPLICATES)
     scale = xp.max(xp.abs(mean))
     relative = error / xp.where(scale > 0, scale, 1.0)
-    note = Note.of((sampler.note, *(b.note for b in beside)))
-    return Named(labels, mean, 0, Note.of((note, Note(float(relative) if xp is np else relative, METHODS.index("sampled")))))
+    own = Note(float(relative) if xp is np else relative, METHODS.index("sampled"))
+    return Named(labels, mean, found[0].exponent, Note.of((sampler.note, *(b.note for b in beside), own)))
 
 
 class Group(NamedTuple):
