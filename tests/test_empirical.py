@@ -176,12 +176,14 @@ def reference(net, params, x1, x2, full, fixed=("batch_stats", "mean", "var")):
     return jnp.einsum(rule, y1, y2) / scale, sum(jnp.einsum(rule, a, b) / scale for a, b in zip(*jacobians, strict=True))
 
 
-@pytest.mark.parametrize(("name", "outputs"), [*((name, "trace") for name in MODELS), *((name, "full") for name in ("cnn", "sites"))])
-def test_equals_contracted_jacobians(name, outputs):
+@pytest.mark.parametrize(("name", "outputs", "methods"), [
+    *((name, "trace", METHODS) for name in MODELS), *((name, "full", ("auto",)) for name in ("cnn", "sites")),
+    *(pytest.param(name, "full", METHODS, marks=pytest.mark.slow) for name in ("cnn", "sites"))])
+def test_equals_contracted_jacobians(name, outputs, methods):
     with jax.enable_x64(True):
         net, params, x1, x2 = made(name)
         nngp, ntk = jax.jit(lambda p, x1, x2: reference(net, p, x1, x2, outputs == "full"))(params, x1, x2)
-        for method in METHODS if outputs == "trace" else ["auto"]:
+        for method in methods:
             found = sp.empirical_kernel(net, outputs=outputs, method=method)(params, x1, x2)
             assert found.ntk.shape == ntk.shape and found.ntk.dtype == jnp.float64
             np.testing.assert_allclose(found.nngp, nngp, atol=1e-10 * abs(nngp).max(), err_msg=method)

@@ -32,7 +32,7 @@ from sigprop.engine.labels import (
     union,
     varying,
 )
-from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Reduce, Sum, Take, below
+from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Reduce, Sum, Take, below, whole
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
 from sigprop.types import METHODS, Note
@@ -265,18 +265,18 @@ class Sampler:
             variable = (node, self._passive(node, labels))
             names = dict(zip(self.blocks[variable], [labels[k] for k in sorted(self.mixed[node])], strict=True))
             found = values[variable]
-            return relabelled(found, [names.get(la, la) for la in found.labels], ())  # type: ignore[call-overload]
+            return relabelled(found, [names.get(la, la) for la in found.labels])  # type: ignore[call-overload]
         if isinstance(node, Add | Mul | Map):
             args = [self._evaluate(n, tuple(labels[j] for j in i), values, memo) for n, i in node.children]
             return _combined(node, args)
         if isinstance(node, Sum | Reduce):
             fresh = self._fresh(labels, [d.size for d in node.summed])
             every = (*labels, *fresh)
-            child, where = node.child[0], [tuple(every[i] for i in node.child[1])]
+            child, where = node.child[0], tuple(every[i] for i in node.child[1])
             if isinstance(node, Reduce):
-                return _reduced(node, self._evaluate(child, where[0], values, memo), fresh)
-            terms = [(child, where[0])] if not isinstance(child, Mul) else [(n, tuple(where[0][j] for j in i)) for n, i in child.children]
-            return contract([self._evaluate(n, la, values, memo) for n, la in terms], fresh)
+                return _reduced(node, self._evaluate(child, where, values, memo), fresh)
+            factors = child.children if isinstance(child, Mul) else [whole(child)]
+            return contract([self._evaluate(n, tuple(where[j] for j in i), values, memo) for n, i in factors], fresh)
         if isinstance(node, Take):
             child, index = node.child
             (fresh,) = self._fresh(labels, [child.dims[node.axis].size])
@@ -342,8 +342,8 @@ def _walk(node: Node, labels: tuple[AnyLabel | None, ...], stop: Callable[[Node]
     every = (*labels, *[None] * len(getattr(node, "summed", ())))
     cut = node.axis if isinstance(node, Take | Concat) else None  # of a part it is where the parent's is
     for child, index in below(node):
-        whole = [j == cut if isinstance(node, Take) else i == cut for j, i in enumerate(index)]
-        _walk(child, tuple(None if w else every[i] for w, i in zip(whole, index, strict=True)), stop, found)
+        mixed = [j == cut if isinstance(node, Take) else i == cut for j, i in enumerate(index)]
+        _walk(child, tuple(None if m else every[i] for m, i in zip(mixed, index, strict=True)), stop, found)
 
 
 def sources(node: Node, labels: tuple[AnyLabel, ...]) -> tuple[Factor, ...]:

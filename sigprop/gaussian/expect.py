@@ -181,7 +181,7 @@ def square_root(cov: Any) -> Any:
 def normal_points(samples: int, p: int, replicate: int) -> np.ndarray:
     """``[samples, p]`` standard normal points: scrambled Sobol' (Owen 1998), a power of two of them; replicates are independent.
 
-    Beyond a thousand dimensions they are plain random numbers, which do as well there.
+    Beyond 1024 dimensions they are plain random numbers.
     """
     from scipy.stats import qmc  # slow to import
 

@@ -10,28 +10,31 @@ import numpy as np
 
 from sigprop.engine.interpreter import Context
 from sigprop.engine.means import NARROW
-from sigprop.engine.nodes import parameter_only
+from sigprop.engine.nodes import Dim, Occurrence, parameter_only
 from sigprop.engine.rules.elementwise import mul
 from sigprop.engine.rules.shape import expand, regroup, window_axis
-from sigprop.engine.values import Factor, Field, Known, Value, settle
+from sigprop.engine.values import Axes, Factor, Field, Known, Value, settle
 from sigprop.errors import Unsound
 from sigprop.tracing import Op
+
+
+def without(value: Field, axes: Sequence[int]) -> tuple[Occurrence, list[Dim], list[Dim], Axes]:
+    """The node with its dims along ``axes`` last, these dims, the others, and the axes that are left."""
+    every = value.node.dims
+    gone = [f.ref for a in axes for f in value.axes[a] if f.ref is not None]
+    left = [value.axes[a] for a in range(len(value.axes)) if a not in axes]
+    kept = [f.ref for axis in left for f in axis if f.ref is not None]
+    place = {ref: k for k, ref in enumerate([*kept, *gone])}
+    out = tuple(tuple(Factor(f.size, None if f.ref is None else place[f.ref]) for f in axis) for axis in left)
+    return (value.node, tuple(place[r] for r in range(len(every)))), [every[r] for r in gone], [every[r] for r in kept], out
 
 
 def sum_axes(context: Context, value: Field, axes: Sequence[int]) -> Value:
     """Sum over whole axes."""
     pool = context.pool
-    gone = [f for a in axes for f in value.axes[a]]
-    scale = float(np.prod([f.size for f in gone if f.ref is None], dtype=float))
-    kept_axes = [value.axes[a] for a in range(len(value.axes)) if a not in axes]
-    kept = [f.ref for axis in kept_axes for f in axis if f.ref is not None]
-    summed = [f.ref for f in gone if f.ref is not None]
-    place = {ref: k for k, ref in enumerate([*kept, *summed])}
-    every = value.node.dims
-    dims = [every[r] for r in kept]
-    index = tuple(place[r] for r in range(len(every)))
-    out_axes = tuple(tuple(Factor(f.size, None if f.ref is None else place[f.ref]) for f in axis) for axis in kept_axes)
-    node = pool.sum((value.node, index), [every[r] for r in summed], dims) if summed else pool._lift((value.node, index), dims)
+    scale = float(np.prod([f.size for a in axes for f in value.axes[a] if f.ref is None], dtype=float))
+    child, summed, dims, out_axes = without(value, axes)
+    node = pool.sum(child, summed, dims) if summed else pool._lift(child, dims)
     out = settle(node, dims, out_axes)
     if scale == 1.0:
         return out
@@ -141,19 +144,12 @@ def reduction(name: str) -> Any:
 
 def _reduced(context: Context, name: str, value: Field, axes: Sequence[int]) -> Value:
     """An extreme of a few entries, which is sampled; that of many channels has no limit."""
-    dims = value.node.dims
-    gone = [f.ref for a in axes for f in value.axes[a] if f.ref is not None]
-    wide = prod(dims[r].size for r in gone if dims[r].kind == "chan")
+    child, gone, dims, axes_left = without(value, axes)
+    wide = prod(d.size for d in gone if d.kind == "chan")
     if wide >= NARROW:
         raise Unsound(f"the largest of {wide} channels grows with their number without a limit: reduce over sites instead")
-    kept_axes = [value.axes[a] for a in range(len(value.axes)) if a not in axes]
-    kept = [f.ref for axis in kept_axes for f in axis if f.ref is not None]
-    place = {ref: k for k, ref in enumerate([*kept, *gone])}
-    child = (value.node, tuple(place[r] for r in range(len(dims))))
-    function = _largest if name.endswith("max") else _smallest
-    node = context.pool.reduce(name, function, child, [dims[r] for r in gone], [dims[r] for r in kept]) if gone else \
-        context.pool._lift(child, [dims[r] for r in kept])
-    return Field(node, tuple(tuple(Factor(f.size, None if f.ref is None else place[f.ref]) for f in axis) for axis in kept_axes))
+    pool, function = context.pool, _largest if name.endswith("max") else _smallest
+    return Field(pool.reduce(name, function, child, gone, dims) if gone else pool._lift(child, dims), axes_left)
 
 
 def window_extreme(context: Context, op: Op, value: Value) -> Sequence[Value]:
