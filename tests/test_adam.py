@@ -58,8 +58,8 @@ def pre_norm(outputs, width):
 
 
 CASES = {  # name: (model of a width, inputs, loss, targets, narrower width, seeds, detects)
-    "relu, cross-entropy": (lambda n: mlp(nn.relu, 10, n), X, cross_entropy, LABELS, 128, 9216, 0.03),
-    "tanh, cross-entropy": (lambda n: mlp(nn.tanh, 10, n), X, cross_entropy, LABELS, 128, 9216, 0.03),
+    "relu, cross-entropy": (lambda n: mlp(nn.relu, 10, n), X, cross_entropy, LABELS, 128, 14336, 0.03),
+    "tanh, cross-entropy": (lambda n: mlp(nn.tanh, 10, n), X, cross_entropy, LABELS, 128, 14336, 0.03),
     "relu, one output": (lambda n: mlp(nn.relu, 1, n), X, mse, PARITY, 128, 49152, 0.05),
     "tanh, one output": (lambda n: mlp(nn.tanh, 1, n), X, mse, PARITY, 128, 49152, 0.05),
     "relu, ten outputs": (lambda n: mlp(nn.relu, 10, n), X, mse, ONE_HOT, 256, 6144, 0.15),

@@ -280,6 +280,7 @@ LIMITS: dict[str, Callable[[int], nn.Module]] = {
     "mean over channels": lambda n: nn.Sequential([conv(n, (1, 1)), lambda x: x * jnp.abs(x).mean(-1, keepdims=True)]),
     "softmax over channels": lambda n: nn.Sequential([conv(n, (1, 1)), lambda x: jnp.exp(x / 4) / jnp.exp(x / 4).mean(-1, keepdims=True)]),
 }
+WIDER = ("GroupNorm", "mean over channels")  # corrections are larger: of half the channels, of a product
 
 
 def parameters(cases: dict[str, Case]) -> list[Any]:
@@ -295,7 +296,7 @@ def test_moments_agree_with_monte_carlo(case):
 @pytest.mark.slow
 def test_limits_agree_with_monte_carlo(name):
     x = I[:, :2, :2]
-    harness.check_limit(lambda n: sp.network(LIMITS[name](n), x), 64, x)
+    harness.check_limit(lambda n: sp.network(LIMITS[name](n), x), 128 if name in WIDER else 64, x)
 
 
 SEEN_ELSEWHERE = {  # rules that these models cannot reach, and where they are tested

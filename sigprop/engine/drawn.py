@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sigprop.engine.labels import AnyLabel, Label, Named, contract, renamed
+from sigprop.engine.labels import AnyLabel, Label, Named, contract, renamed, unlinked
 
 _number = itertools.count(10_000_000)  # of labels that are summed over, used nowhere else
 
@@ -40,12 +40,19 @@ class Drawn:
         return replace(self, factors=factors, beside=beside, summed=(*self.summed, *new.values()))
 
 
-def joined(product: Sequence[Named | Drawn], dummies: Sequence[AnyLabel], lazily: bool = False) -> Any:
-    """The product summed over ``dummies``; if ``lazily``, what is sampled still waits."""
-    waiting = [f for f in product if isinstance(f, Drawn)]
-    if not waiting:
-        return contract(product, dummies) if dummies or len(product) > 1 else product[0]  # type: ignore[arg-type]
-    first, *rest = waiting
+def joined(product: Sequence[Named | Drawn], dummies: Sequence[AnyLabel]) -> Named:
+    """The product summed over ``dummies``."""
+    if any(isinstance(f, Drawn) for f in product):
+        (found,) = waiting(product, dummies)
+        return found.value() if isinstance(found, Drawn) else found
+    return contract(product, dummies) if dummies or len(product) > 1 else product[0]  # type: ignore[arg-type, return-value]
+
+
+def waiting(product: Sequence[Named | Drawn], dummies: Sequence[AnyLabel]) -> list[Named | Drawn]:
+    """The same as a product that waits for the sums over it: what is sampled, and arrays of which none is an outer product of others."""
+    drawn = [f for f in product if isinstance(f, Drawn)]
+    if not drawn:
+        return [*unlinked(product, dummies)] if dummies else list(product)  # type: ignore[arg-type]
+    first, *rest = drawn
     known = [f for f in product if isinstance(f, Named)] + [f.value() for f in rest]
-    made = first.times(known, dummies) if known or dummies else first
-    return made if lazily else made.value()
+    return [first.times(known, dummies) if known or dummies else first]

@@ -313,6 +313,24 @@ def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
     return Named(keep, _times(out, scale), exponent, note, same)
 
 
+def unlinked(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> list[Named]:
+    """The same sum as a product of arrays, of which none is an outer product of others: what shares no summed label stays apart."""
+    from sigprop.engine.windows import without_windows
+
+    factors, summed = without_windows(_apart(factors), summed)
+    factors, left, same = _merged(_settled(factors, summed), summed)
+    groups: list[tuple[set[AnyLabel], list[Named]]] = []
+    for factor in factors:
+        own = left & {b for la in factor.labels for b in (la, *bases(la))}
+        met = [g for g in groups if not g[0].isdisjoint(own)]
+        groups = [g for g in groups if g not in met] + [(own.union(*(g[0] for g in met)), [*(f for g in met for f in g[1]), factor])]
+    if len(groups) < 2:
+        return [contract([*factors, Named((), np.ones(()), same=same)], tuple(left))]
+    alone = left.difference(*(own for own, _ in groups))
+    scale = Named((), np.ones(()) * float(np.prod([la.size for la in alone], dtype=float)), same=same)
+    return [*([scale] if same or alone else []), *(contract(found, tuple(own)) for own, found in groups)]
+
+
 def _einsum(spec: str, values: list[np.ndarray]) -> np.ndarray:
     """Pair by pair in opt_einsum's order, each by NumPy, which makes a matrix product also of those with a batch axis."""
     if len(values) > 2:
@@ -381,6 +399,14 @@ def resolve(named: Named) -> Named:
     return multiply([found, Named((), np.ones(()), same=named.same)]) if named.same else found
 
 
+def _alike(a: AnyLabel, b: AnyLabel) -> bool:
+    """Whether two derived labels agree exactly where their bases do: one table, with no number twice, as a reshape makes it."""
+    if not (isinstance(a, Derived) and isinstance(b, Derived)) or not isinstance(a.table, np.ndarray):
+        return False
+    same = a.table is b.table or (isinstance(b.table, np.ndarray) and np.array_equal(a.table, b.table))
+    return same and len(np.unique(a.table)) == a.table.size
+
+
 def unit(labels: Sequence[AnyLabel], others: Sequence[AnyLabel]) -> Named | None:
     """Product of Kronecker deltas between two index tuples, or ``None`` where it vanishes identically."""
     factors = [Named((), np.ones(()))]
@@ -391,6 +417,12 @@ def unit(labels: Sequence[AnyLabel], others: Sequence[AnyLabel]) -> Named | None
             return None
         if isinstance(a, Label) and isinstance(b, Label):
             factors.append(Named((), np.ones(()), same=((a, b),)))
+            continue
+        if _alike(a, b):
+            inner = unit(bases(a), bases(b))
+            if inner is None:
+                return None
+            factors.append(inner)
             continue
         delta = _delta(a, b)
         if concrete(delta.array) and not np.any(delta.array):

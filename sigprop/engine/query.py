@@ -16,7 +16,7 @@ import numpy as np
 from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import parity
 from sigprop.engine.build import Pool
-from sigprop.engine.drawn import Drawn, joined
+from sigprop.engine.drawn import Drawn, joined, waiting
 from sigprop.engine.elementwise import atom_of, is_variable, rescaled, variables
 from sigprop.engine.expectation import group_moment
 from sigprop.engine.indexed import Indexed, indexed, reads_windows
@@ -206,8 +206,8 @@ class Query:
         return self._groups(factors)
 
     def _factor(self, group: list[Factor]) -> list[Named | Drawn]:
-        """The moment of one of several independent groups; what is sampled waits for the others, and for the sums over it."""
-        products = self._products(group) if _drawn(group) else []
+        """The moment of one of several independent groups; what is sampled, and products, wait for the others, and for sums over them."""
+        products = self._products(group) if _drawn(group) or any(isinstance(n, Sum) and not n.gaussian for n, _ in group) else []
         return products[0] if len(products) == 1 else [self._indexed(group)]
 
     def _fixed(self, factors: Sequence[Factor]) -> tuple[list[Named], list[Factor]]:
@@ -261,7 +261,7 @@ class Query:
                 fresh = tuple(la._replace(kind="apart") if la.kind == "chan" else la for la in fresh)
             every = (*labels, *fresh)
             inner_factor = (node.child[0], tuple(every[i] for i in node.child[1]))
-            return [[joined(p, fresh, lazily=True)] for p in self._products([*rest, inner_factor])]
+            return [waiting(p, fresh) for p in self._products([*rest, inner_factor])]
         return None
 
     def _pure(self, factors: list[Factor]) -> bool:
