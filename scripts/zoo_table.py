@@ -27,6 +27,7 @@ from scipy.stats import t as student
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from readme import put  # noqa: E402
 from zoo import ZOO  # noqa: E402
 from zoo.control import sampler  # noqa: E402
 from zoo.regress import coefficients, corrected  # noqa: E402
@@ -189,16 +190,6 @@ def markdown(store, widths):
     return "\n".join(head + ["| " + " | ".join(r) + " |" for r in rows[1:]])
 
 
-def into_readme(table):
-    """Between its two marks; rows of architectures that ``table`` lacks stay as they are."""
-    path = ROOT / "README.md"
-    before, rest = path.read_text().split(MARKS[0])
-    old, after = rest.split(MARKS[1])
-    head, rule, *new = table.splitlines()
-    rows = {line.split("|")[1].strip(): line for line in (*old.strip().splitlines()[2:], *new)}
-    path.write_text("\n".join((before + MARKS[0], head, rule, *(rows[name] for name in ZOO if name in rows), MARKS[1] + after)))
-
-
 def stored(path):
     """Finished cells by ``name|width``."""
     return json.loads(path.read_text()) if path.exists() else {}
@@ -236,7 +227,7 @@ def main():
     table = markdown(store, options.widths)
     print(table)
     if options.readme:
-        into_readme(table)
+        put(table, MARKS, ZOO)
 
 
 if __name__ == "__main__":

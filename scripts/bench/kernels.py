@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +27,9 @@ from rich.console import Console
 
 import sigprop as sp
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from readme import put  # noqa: E402
+
 MARKS = "<!-- kernel table: written by make bench -->", "<!-- end of kernel table -->"
 CORNER = 8  # examples
 nt = sp.interop.neural_tangents.load()
@@ -152,17 +155,6 @@ def markdown(rows: list[tuple[str, list[tuple[float, float]]]]) -> str:
     return "\n".join(lines)
 
 
-def into_readme(table: str) -> None:
-    """Between its two marks; rows that ``table`` lacks stay as they are."""
-    path = ROOT / "README.md"
-    before, rest = path.read_text().split(MARKS[0])
-    old, after = rest.split(MARKS[1])
-    head, rule, *new = table.splitlines()
-    rows = {line.split("|")[1].strip(): line for line in (*old.strip().splitlines()[2:], *new)}
-    names = [f"{case.name}: {get.upper()}" for case in CASES for get in case.kernels]
-    path.write_text("\n".join((before + MARKS[0], head, rule, *(rows[name] for name in names if name in rows), MARKS[1] + after)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cases with one of these in their names")
@@ -180,7 +172,7 @@ def main() -> None:
     table = markdown(rows)
     print(table)
     if options.readme:
-        into_readme(table)
+        put(table, MARKS, [f"{case.name}: {get.upper()}" for case in CASES for get in case.kernels])
 
 
 if __name__ == "__main__":

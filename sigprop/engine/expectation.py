@@ -19,6 +19,7 @@ from sigprop.arrays import concrete, namespace, power, scaled
 from sigprop.engine import sampling
 from sigprop.engine.drawn import Drawn
 from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
+from sigprop.engine.groups import connected
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, difference, is_nothing, multiply, total, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
 from sigprop.engine.tails import gram_charlier
@@ -43,7 +44,7 @@ def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named | Drawn
     for u, v in itertools.combinations_with_replacement(found, 2):
         cov[u, v] = cov[v, u] = query.covariance(u, v)
     factors: list[Named | Drawn] = []
-    for group in _components(atoms, sources, cov):
+    for group in connected(atoms, lambda a, b: _linked(sources[a], sources[b], cov)):
         if any(a.variables is None for a in group):
             factors.append(Drawn(partial(sampling.expectation, query), tuple((a.node, a.labels) for a in group)))
             continue
@@ -52,15 +53,6 @@ def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named | Drawn
             return []
         factors.append(value)
     return [factors]
-
-
-def _components(atoms: Sequence[Atom], sources: Sources, cov: Covariances) -> list[list[Atom]]:
-    """Atoms grouped so that different groups are independent."""
-    groups: list[list[Atom]] = []
-    for atom in atoms:
-        linked = [g for g in groups if any(_linked(sources[atom], sources[other], cov) for other in g)]
-        groups = [g for g in groups if g not in linked] + [[*itertools.chain.from_iterable(linked), atom]]
-    return groups
 
 
 def _linked(one: Sequence[Variable], two: Sequence[Variable], cov: Covariances) -> bool:

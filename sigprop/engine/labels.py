@@ -18,6 +18,7 @@ import numpy as np
 import opt_einsum
 
 from sigprop.arrays import concrete, namespace, power, scaled
+from sigprop.engine.groups import connected
 from sigprop.engine.nodes import Node, same_array
 from sigprop.errors import Unsound
 from sigprop.types import EXACT, Note
@@ -158,10 +159,7 @@ def _merged(factors: Sequence[Named], summed: Iterable[AnyLabel]) -> tuple[list[
 
 def _classes(pairs: Iterable[tuple[AnyLabel, AnyLabel]]) -> list[list[AnyLabel]]:
     """Sets of labels that the pairs make equal, each in one order whatever that of the pairs."""
-    groups: list[set[AnyLabel]] = []
-    for pair in pairs:
-        met = [g for g in groups if not g.isdisjoint(pair)]
-        groups = [g for g in groups if g not in met] + [set(pair).union(*met)]
+    groups = [set().union(*g) for g in connected(pairs, lambda a, b: not set(a).isdisjoint(b))]
     return [sorted(g) for g in groups]  # type: ignore[type-var]
 
 
@@ -279,16 +277,33 @@ def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
 
     Labels derived from others stay as they are where nothing else has a part in these.
     """
+    return NOTHING if any(map(is_nothing, factors)) else _contracted(*_plain(factors, summed))
+
+
+def unlinked(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> list[Named]:
+    """The same sum as a product of arrays, of which none is an outer product of others: what shares no summed label stays apart."""
     if any(map(is_nothing, factors)):
-        return NOTHING
-    from sigprop.engine.windows import without_windows  # it needs this function
+        return [NOTHING]
+    plain, left, same = _plain(factors, summed)
+    first, *rest = connected(plain, lambda f, g: left & set(f.labels) & set(g.labels)) or [[]]
+    elsewhere = {label for group in rest for f in group for label in f.labels}
+    return [_contracted(first, left - elsewhere, same), *(_contracted(group, left & elsewhere & set(union(f.labels for f in group)), ())
+                                                          for group in rest)]
+
+
+def _plain(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> tuple[list[Named], set[AnyLabel], tuple]:
+    """Factors without windows or deltas, the labels left to sum, and the deltas left over."""
+    from sigprop.engine.windows import without_windows  # it needs ``contract``
 
     factors, summed = without_windows(_apart(factors), summed)
-    factors, summed_set, same = _merged(_settled(factors, summed), summed)
+    return _merged(_settled(factors, summed), summed)
+
+
+def _contracted(factors: Sequence[Named], summed: set[AnyLabel], same: tuple) -> Named:
     present = union(f.labels for f in factors)
     note, exponent = Note.of(f.note for f in factors), total([f.exponent for f in factors])
-    scale: Any = float(np.prod([label.size for label in summed_set if label not in present], dtype=float))
-    keep = tuple(label for label in present if label not in summed_set)
+    scale: Any = float(np.prod([label.size for label in summed if label not in present], dtype=float))
+    keep = tuple(label for label in present if label not in summed)
     _fits(keep)
     for factor in factors:
         if not factor.labels:
@@ -297,9 +312,9 @@ def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
     if not arrays:
         return Named((), np.ones(()) * scale, exponent, note, same)
     if len(arrays) == 1:
-        axes = tuple(i for i, label in enumerate(arrays[0].labels) if label in summed_set)
+        axes = tuple(i for i, label in enumerate(arrays[0].labels) if label in summed)
         out = _summed(arrays[0].array, axes) if axes else arrays[0].array
-        kept = tuple(label for label in arrays[0].labels if label not in summed_set)
+        kept = tuple(label for label in arrays[0].labels if label not in summed)
         return Named(kept, _times(out, scale), exponent, note, same)
     keep = tuple(sorted(keep, key=lambda label: -sum(label in f.labels for f in arrays)))  # the order in which products are made
     letter = {label: string.ascii_letters[i] for i, label in enumerate(present)}
@@ -311,24 +326,6 @@ def contract(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> Named:
     else:
         out = jnp.einsum(spec, *values, optimize="auto", precision="highest")
     return Named(keep, _times(out, scale), exponent, note, same)
-
-
-def unlinked(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> list[Named]:
-    """The same sum as a product of arrays, of which none is an outer product of others: what shares no summed label stays apart."""
-    from sigprop.engine.windows import without_windows
-
-    factors, summed = without_windows(_apart(factors), summed)
-    factors, left, same = _merged(_settled(factors, summed), summed)
-    groups: list[tuple[set[AnyLabel], list[Named]]] = []
-    for factor in factors:
-        own = left & {b for la in factor.labels for b in (la, *bases(la))}
-        met = [g for g in groups if not g[0].isdisjoint(own)]
-        groups = [g for g in groups if g not in met] + [(own.union(*(g[0] for g in met)), [*(f for g in met for f in g[1]), factor])]
-    if len(groups) < 2:
-        return [contract([*factors, Named((), np.ones(()), same=same)], tuple(left))]
-    alone = left.difference(*(own for own, _ in groups))
-    scale = Named((), np.ones(()) * float(np.prod([la.size for la in alone], dtype=float)), same=same)
-    return [*([scale] if same or alone else []), *(contract(found, tuple(own)) for own, found in groups)]
 
 
 def _einsum(spec: str, values: list[np.ndarray]) -> np.ndarray:
@@ -403,8 +400,7 @@ def _alike(a: AnyLabel, b: AnyLabel) -> bool:
     """Whether two derived labels agree exactly where their bases do: one table, with no number twice, as a reshape makes it."""
     if not (isinstance(a, Derived) and isinstance(b, Derived)) or not isinstance(a.table, np.ndarray):
         return False
-    same = a.table is b.table or (isinstance(b.table, np.ndarray) and np.array_equal(a.table, b.table))
-    return same and len(np.unique(a.table)) == a.table.size
+    return same_array(a.table) == same_array(b.table) and len(np.unique(a.table)) == a.table.size
 
 
 def unit(labels: Sequence[AnyLabel], others: Sequence[AnyLabel]) -> Named | None:

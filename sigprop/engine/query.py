@@ -19,6 +19,7 @@ from sigprop.engine.build import Pool
 from sigprop.engine.drawn import Drawn, joined, waiting
 from sigprop.engine.elementwise import atom_of, is_variable, rescaled, variables
 from sigprop.engine.expectation import group_moment
+from sigprop.engine.groups import connected
 from sigprop.engine.indexed import Indexed, indexed, reads_windows
 from sigprop.engine.labels import (
     AnyLabel,
@@ -186,7 +187,7 @@ class Query:
                 return [[*fixed]]
             whole = len(rest) > 1 and not _drawn(rest)
             return [[*fixed, *p] for p in ([[self._indexed(rest)]] if whole else self._products(rest))]
-        groups = _independent(factors)
+        groups = connected(factors, lambda f, g: f[0].leaves & g[0].leaves)  # of different draws, hence independent
         if len(groups) > 1:
             return [[f for group in groups for f in self._factor(group)]]
         # the latest field first: what it adds to earlier ones has weights of its own, and is independent of them
@@ -392,18 +393,6 @@ class Query:
 def _beneath(found: Indexed, labels: tuple[AnyLabel, ...]) -> Factor:
     taken = derived(found.table, [labels[p] for p in found.position], found.body.dims[found.axis].size)
     return found.body, tuple(taken if k == found.axis else labels[j] for k, j in enumerate(found.places))
-
-
-def _independent(factors: Sequence[Factor]) -> list[list[Factor]]:
-    """Factors grouped so that different groups have no draw in common."""
-    groups: list[tuple[int, list[Factor]]] = []
-    for factor in factors:
-        met = [g for g in groups if g[0] & factor[0].leaves]
-        leaves = factor[0].leaves
-        for mask, _ in met:
-            leaves |= mask
-        groups = [g for g in groups if g not in met] + [(leaves, [*itertools.chain.from_iterable(g for _, g in met), factor])]
-    return [group for _, group in groups]
 
 
 def _drawn(factors: Sequence[Factor]) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from sigprop.arrays import concrete, namespace
 from sigprop.engine.draws import probability
 from sigprop.engine.elementwise import is_variable, skewed
+from sigprop.engine.groups import connected
 from sigprop.engine.labels import (
     AnyLabel,
     Label,
@@ -160,7 +161,8 @@ class Sampler:
         self.note = Note.largest(n.note for n in known)
         block = {label for v in self.variables for label in (*self.blocks[v], *_shifted(self.blocks[v]))}
         self.layout = tuple(label for label in union(n.labels for n in known) if label not in block)
-        self.groups = [self._group(members, cov, mean) for members in _linked(len(self.variables), cov)]
+        groups = connected(range(len(self.variables)), lambda i, j: cov[i, j] is not None)
+        self.groups = [self._group(members, cov, mean) for members in groups]
         largest = max((g.root.shape[-1] for g in self.groups), default=0)
         if largest > _LARGEST_BLOCK:
             raise Unsound(f"an expression couples {largest} entries of Gaussian fields; at most {_LARGEST_BLOCK} can be sampled "
@@ -312,15 +314,6 @@ def _copied(node: Node, mixed: set[int]) -> tuple[int, ...]:
 def _shifted(labels: Sequence[Label], alike: bool = True) -> tuple[Label, ...]:
     """Of a second variable in a covariance: other rows, the same copies if they are ``alike``."""
     return tuple(la._replace(number=la.number + (_FREE // 2 if la.number < 2 * _FREE else 0 if alike else 1000)) for la in labels)
-
-
-def _linked(count: int, cov: dict[tuple[int, int], Named | None]) -> list[list[int]]:
-    """Indices in groups such that those of different groups are uncorrelated."""
-    groups: list[list[int]] = []
-    for i in range(count):
-        met = [g for g in groups if any(cov[i, j] is not None for j in g)]
-        groups = [g for g in groups if g not in met] + [[j for g in met for j in g] + [i]]
-    return groups
 
 
 def primitive(node: Node) -> bool:
