@@ -24,9 +24,11 @@ def separated(context: Context, which: Value, cases: Sequence[Value], function: 
     dims, children, axes = combine(pool, [which, *cases])
 
     def choice(children: Sequence[Occurrence], dims: Sequence[Dim]) -> Node:
+        predicate, *options = children
+        if all(pool.is_zero(node) for node, _ in options):  # the derivative of a constant
+            return pool.const(np.zeros(()), ())
         if any(isinstance(n, Concat) for n, _ in children):
             return pool.into_concat(children, dims, choice)
-        predicate, *options = children
         if all(_within(option, predicate) for option in options):
             return pool.map("select_n", function, children, dims, key)
         zero, terms = (pool.const(np.zeros(()), ()), ()), []
