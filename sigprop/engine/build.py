@@ -6,7 +6,8 @@ into concatenations, sums over channels with a mean are replaced by that mean (l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,6 +86,7 @@ class Pool:
         self.means = Means()
         self.affine: set[int] = set()  # sums with a term of another order in the width (a deterministic one), however deep
         self.originals: dict[Node, Node] = {}  # of copies of weights that are used again, transposed
+        self.uses: dict[Leaf, list[Leaf]] = {}  # of leaves that are used again, as they were: with copies tied to them
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.query: Query
 
@@ -108,6 +110,24 @@ class Pool:
         self.fewest[number] = 0 if len(shape) < 2 else min(shape)
         return self._intern(Leaf, (key,), [Dim("chan", n) for n in shape], parity=parity.leaf(number, len(shape), common), gaussian=True,
                             number=number, draw=draw)
+
+    def tied_copies(self, leaf: Leaf) -> Iterator[Leaf]:
+        """``leaf``, and the copies of it for each time that it is used again."""
+        original = leaf.tied or leaf
+        uses = self.uses.setdefault(original, [original])
+        for level in itertools.count():
+            if level == len(uses):
+                key = ("again", original.number, level)
+                number = self.flips.setdefault(key, len(self.flips))
+                uses.append(self._intern(Leaf, key, original.dims, parity=original.parity, gaussian=True, number=number,
+                                         draw=original.draw, tied=original))
+                if original in self.originals:
+                    self.originals[uses[-1]] = self.originals[original]
+            yield uses[level]
+
+    def uses_of(self, leaf: Leaf) -> list[Leaf]:
+        """The copies made so far."""
+        return self.uses.get(leaf.tied or leaf, [leaf])
 
     def const(self, array: Any, dims: Sequence[Dim], note: Note = EXACT) -> Node:
         array = host(array)

@@ -16,7 +16,7 @@ import numpy as np
 from sigprop.arrays import concrete
 from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply
 from sigprop.engine.means import NARROW
-from sigprop.engine.nodes import Add, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, parameter_only, placed, whole
+from sigprop.engine.nodes import Add, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, opened, parameter_only, placed, tied, whole
 from sigprop.engine.sampling import shares
 from sigprop.engine.tails import fluctuation, normalised_excess
 from sigprop.errors import Unsound
@@ -35,10 +35,15 @@ def independent_channels(child: Occurrence, summed: Sequence[Dim], count: int) -
 
 
 def _dims(child: Occurrence, summed: Sequence[Dim], count: int) -> list[tuple[bool, bool]]:
-    """For each of the dims ``summed``: whether single terms can be flipped along it, and whether it is a channel dim."""
+    """For each of the dims ``summed``: whether single terms can be flipped along it, and whether it is a channel dim.
+
+    Weights that are used again count as independent of what they multiply.
+    """
     node, index = child
     positions = [index.index(count + k) for k in range(len(summed))]
-    return [(node.parity.odd_along(p), "chan" in (node.dims[p].kind, d.kind)) for p, d in zip(positions, summed, strict=True)]
+    anew = {j for n, where in opened(whole(node)) if parameter_only(n) and tied(n) for j in where}
+    return [(p in anew or node.parity.odd_along(p), "chan" in (node.dims[p].kind, d.kind))
+            for p, d in zip(positions, summed, strict=True)]
 
 
 def limit(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:

@@ -90,10 +90,14 @@ class Const(Node):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Leaf(Node):
-    """Independent, centred entries of the given variance: what a random generator draws."""
+    """Independent, centred entries of the given variance: what a random generator draws.
+
+    ``tied`` to another leaf they are the same draws, which count as independent of what they multiply (see ``reuse``).
+    """
 
     number: int
     draw: Draw
+    tied: Leaf | None = None
 
     @property
     def variance(self) -> float:
@@ -214,3 +218,8 @@ def parameter_only(node: Node) -> bool:
     if isinstance(node, Add | Mul | Map):
         return all(parameter_only(c) or (isinstance(c, Const) and all(d.kind == "chan" for d in c.dims)) for c, _ in node.children)
     return False
+
+
+def tied(weight: Node) -> bool:
+    """Whether a function of parameters reads a leaf that is tied to another one."""
+    return weight.tied is not None if isinstance(weight, Leaf) else any(tied(child) for child, _ in below(weight))

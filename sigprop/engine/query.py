@@ -42,7 +42,8 @@ from sigprop.engine.labels import (
     union,
     unit,
 )
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Reduce, Sum, Take, parameter_only
+from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Reduce, Sum, Take, opened, parameter_only, whole
+from sigprop.engine.reuse import reused
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -179,7 +180,7 @@ class Query:
     # the recursion
 
     def _products(self, factors: list[Factor]) -> Products:
-        if parity.product([node.parity for node, _ in factors]).odd:
+        if _vanishes(factors):
             return []
         fixed, rest = self._fixed(factors)
         if fixed:  # off first, so that what remains is a question asked before
@@ -189,6 +190,8 @@ class Query:
             return [[*fixed, *p] for p in ([[self._indexed(rest)]] if whole else self._products(rest))]
         groups = connected(factors, lambda f, g: f[0].leaves & g[0].leaves)  # of different draws, hence independent
         if len(groups) > 1:
+            if any(map(_vanishes, groups)):  # weights that are used again are alone although others depend on the same draws
+                return []
             return [[f for group in groups for f in self._factor(group)]]
         # the latest field first: what it adds to earlier ones has weights of its own, and is independent of them
         for i in sorted(range(len(factors)), key=lambda k: -factors[k][0].id):
@@ -326,8 +329,8 @@ class Query:
         return self.units[key][1]._replace(labels=variance.labels)
 
     def mean(self, a: Factor) -> Named | None:
-        """Mean of a Gaussian field, ``None`` where it vanishes identically."""
-        if a[0].parity.odd:
+        """Mean of a Gaussian field, ``None`` where it vanishes identically, as that of a sum with weights of mean zero does."""
+        if a[0].parity.odd or (isinstance(a[0], Sum) and any(a[0].iid)):
             return None
         found = self.moment([a])
         return None if is_nothing(found) else normalised(found)
@@ -372,8 +375,16 @@ class Query:
         left = (p.child[0], tuple((*lp, *first)[i] for i in p.child[1]))
         right = (q.child[0], tuple((*lq, *second)[i] for i in q.child[1]))
         dummies = tuple(dict.fromkeys((*first, *second)))
-        terms = [joined(product, dummies) for product in self._products([left, right])]
+        terms = [joined(product, dummies) for product in self._weighted(left, right)]
         return add(terms) if terms else None
+
+    def _weighted(self, left: Factor, right: Factor) -> Products:
+        """Moment of the terms of two sums. Weights that are used again are the same draws, independent of what both multiply."""
+        factors = [(n, tuple(labels[j] for j in i)) for node, labels in (left, right) for n, i in opened(whole(node))]
+        weights, rest = reused(self.pool, factors)
+        if not weights:
+            return self._products([left, right])
+        return [[*one, *two] for one in self._products(weights) for two in self._products(rest)]
 
     def _separate(self, a: Factor, b: Factor) -> Named | None:
         """Covariance of sums (or of a leaf and a sum) over indices that range independently."""
@@ -393,6 +404,10 @@ class Query:
 def _beneath(found: Indexed, labels: tuple[AnyLabel, ...]) -> Factor:
     taken = derived(found.table, [labels[p] for p in found.position], found.body.dims[found.axis].size)
     return found.body, tuple(taken if k == found.axis else labels[j] for k, j in enumerate(found.places))
+
+
+def _vanishes(factors: Sequence[Factor]) -> bool:
+    return parity.product([node.parity for node, _ in factors]).odd
 
 
 def _drawn(factors: Sequence[Factor]) -> bool:

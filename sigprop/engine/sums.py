@@ -10,7 +10,7 @@ import numpy as np
 from sigprop.engine.limits import independent_channels, limit
 from sigprop.engine.means import NARROW
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Mul, Node, Occurrence, Sum, Take, opened, parameter_only, placed, whole
-from sigprop.engine.transpose import independent_copies, original, turns
+from sigprop.engine.reuse import independent_copies, original, turns
 
 if TYPE_CHECKING:
     from sigprop.engine.build import Pool
