@@ -86,8 +86,9 @@ def take_axis(context: Context, value: Field, axis: int, table: Any, data: bool 
     shift = len(kept_shape) - 1
     index = tuple(k if k < ref else k + shift for k in range(len(dims)))
     node = context.pool.take((value.node, index), ref, flat, range(ref, ref + len(kept_shape)), out)
-    if len(node.dims) != len(out):
-        return Field(node, tuple((Factor(prod(f.size for f in a), None),) if a else () for a in value.axes))
+    if len(node.dims) != len(out):  # zeros that the field was padded with
+        axes = [tuple(Factor(f.size, None) for f in a) for a in value.axes]
+        return Field(node, (*axes[:axis], *new, *axes[axis + 1:]))
     moved = [tuple(Factor(f.size, None if f.ref is None else index[f.ref]) for f in a) for a in value.axes]
     places = iter(range(ref, ref + len(kept_shape)))
     new = tuple((Factor(n, next(places)),) if n > 1 else () for n in shape)
