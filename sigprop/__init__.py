@@ -5,12 +5,12 @@ from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, measur
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
 from sigprop.network import Law, Network, network
-from sigprop.predict import adam_second_moment, propagate
+from sigprop.predict import adam_second_moment, attention_entropy, propagate
 from sigprop.report import Report, report
 from sigprop.types import Kernel, KernelSample
 
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "adam_second_moment", "empirical_kernel", "empirical_ntk", "infinite_kernel", "interop", "linearize", "measure", "monte_carlo_kernel",
-    "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
+    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "infinite_kernel", "interop", "linearize", "measure",
+    "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
 ]

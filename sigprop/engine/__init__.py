@@ -2,8 +2,9 @@
 
 from sigprop.engine.interpreter import Context, interpret
 from sigprop.engine.labels import Label, Named
+from sigprop.engine.query import Query
 from sigprop.engine.rules import RULES
 from sigprop.engine.sampling import Sampler
 from sigprop.engine.values import Field, Known, Unknown, Value, known
 
-__all__ = ["RULES", "Context", "Field", "Known", "Label", "Named", "Sampler", "Unknown", "Value", "interpret", "known"]
+__all__ = ["RULES", "Context", "Field", "Known", "Label", "Named", "Query", "Sampler", "Unknown", "Value", "interpret", "known"]

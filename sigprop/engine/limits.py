@@ -16,7 +16,24 @@ import numpy as np
 from sigprop.arrays import concrete
 from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply
 from sigprop.engine.means import NARROW
-from sigprop.engine.nodes import Add, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Tails, Take, opened, parameter_only, placed, tied, whole
+from sigprop.engine.nodes import (
+    Add,
+    Const,
+    Dim,
+    Leaf,
+    Map,
+    Mul,
+    Node,
+    Occurrence,
+    Sum,
+    Tails,
+    Take,
+    opened,
+    parameter_only,
+    placed,
+    tied,
+    whole,
+)
 from sigprop.engine.sampling import shares
 from sigprop.engine.tails import fluctuation, normalised_excess
 from sigprop.errors import Unsound

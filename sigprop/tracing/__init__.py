@@ -5,5 +5,6 @@ from sigprop.tracing.flatten import trace
 from sigprop.tracing.graph import Graph, Op, Row
 from sigprop.tracing.host import on_host
 from sigprop.tracing.rows import rows
+from sigprop.tracing.softmax import Softmax, softmaxes
 
-__all__ = ["Graph", "Op", "Row", "apply_op", "evaluate", "on_host", "rows", "trace"]
+__all__ = ["Graph", "Op", "Row", "Softmax", "apply_op", "evaluate", "on_host", "rows", "softmaxes", "trace"]
