@@ -53,16 +53,17 @@ def _copy(pool: Pool, leaf: Leaf, weight: Node, index: Sequence[int], others: Se
     """The leaf that counts as independent of ``others``."""
     where = _axes(weight, leaf)
     summed = {axis for dim, axis in where.items() if index[dim] >= count and leaf.dims[axis].size >= narrow}
-    uses = _all_uses(pool, leaf, others) if summed else []
+    uses = _uses_of(pool, leaf, weight, others) if summed else []
     if _transposed(leaf, summed, uses, others, narrow):
         made = pool.leaf(("transposed", leaf.number), [d.size for d in leaf.dims], leaf.draw)
         assert isinstance(made, Leaf)
         pool.originals[made] = leaf
-        leaf, uses = made, _all_uses(pool, made, others)
+        leaf, weight = made, _replaced(pool, weight, leaf, made)
+        uses = _uses_of(pool, leaf, weight, others)
     seen = 0
     for node, _ in others:
         seen |= node.leaves
-    if not uses or pool.shared_sign(leaf) or not _again(leaf, summed, weight, uses, narrow):
+    if not uses or pool.shared_sign(leaf) or not _again(leaf, summed, uses, narrow):
         return leaf
     return next(c for c in pool.tied_copies(leaf) if not seen >> c.number & 1)
 
@@ -96,14 +97,10 @@ def _transposed(leaf: Leaf, summed: set[int], uses: Sequence[_Use], others: Sequ
     return bool(uses)
 
 
-def _again(leaf: Leaf, summed: set[int], weight: Node, uses: Sequence[_Use], narrow: int) -> bool:
-    """Whether uses behind a sum over the axes ``summed`` of ``leaf`` are sums over the same axes, and leave a wide one free.
-
-    Slices that do not meet, as those of stacked layers, are independent.
-    """
-    meeting = [u for u in uses if not _disjoint(weight, leaf, u)]
+def _again(leaf: Leaf, summed: set[int], uses: Sequence[_Use], narrow: int) -> bool:
+    """Whether uses behind a sum over the axes ``summed`` of ``leaf`` are sums over the same axes, and leave a wide one free."""
     free = prod(d.size for a, d in enumerate(leaf.dims) if a not in summed)
-    return bool(meeting) and free >= narrow and all(u.field is not None and any(u.field.iid) and u.axes == summed for u in meeting)
+    return bool(uses) and free >= narrow and all(u.field is not None and any(u.field.iid) and u.axes == summed for u in uses)
 
 
 def turns(pool: Pool, node: Node) -> bool:
@@ -164,9 +161,10 @@ def _axes(weight: Node, leaf: Leaf) -> dict[int, int]:
     return found
 
 
-def _all_uses(pool: Pool, leaf: Leaf, others: Sequence[Occurrence]) -> list[_Use]:
-    """Of ``leaf`` and of its tied copies behind ``others``."""
-    return [use for member in pool.uses_of(leaf) for node, _ in others for use in _uses(node, member)]
+def _uses_of(pool: Pool, leaf: Leaf, weight: Node, others: Sequence[Occurrence]) -> list[_Use]:
+    """Of ``leaf`` and of its tied copies behind ``others``, but for slices that do not meet ``weight``: those of other stacked layers."""
+    found = [use for member in pool.uses_of(leaf) for node, _ in others for use in _uses(node, member)]
+    return [use for use in found if not _disjoint(weight, leaf, use)]
 
 
 def _uses(node: Node, leaf: Leaf) -> Iterator[_Use]:
