@@ -29,6 +29,7 @@ from sigprop.engine.nodes import (
     Node,
     Occurrence,
     Reduce,
+    Sum,
     Tails,
     Take,
     joint_tails,
@@ -37,7 +38,8 @@ from sigprop.engine.nodes import (
     same_array,
     whole,
 )
-from sigprop.engine.parity import Parity
+from sigprop.engine.parity import Parity, Slice
+from sigprop.engine.reuse import entries_read
 from sigprop.types import EXACT, Note
 
 if TYPE_CHECKING:
@@ -323,6 +325,12 @@ class Pool:
             return self.concat(parts, node.sizes, index[node.axis], dims)
         if isinstance(node, Concat):
             return self._take_concat(node, index, axis, np.asarray(table), position, dims)
+        if isinstance(node, Reduce) or (isinstance(node, Sum) and not (node.gaussian or node.shared or any(node.iid))):
+            every = [*dims, *node.summed]
+            moved = (*index, *range(len(dims), len(every)))
+            inner = self._take_in(*node.child, moved, axis, table, position, every)
+            return self.reduce(node.name, node.function, inner, node.summed, dims) if isinstance(node, Reduce) else (
+                self.sum(inner, node.summed, dims))
         if isinstance(node, Take) and axis in node.position and concrete(node.table) and concrete(table):
             joined = self._retaken(node, index, axis, table, position, dims)
             if joined is not None:
@@ -330,9 +338,20 @@ class Pool:
         key = (node.id, index, axis, same_array(table), position)
         distinct = concrete(table) and np.unique(np.asarray(table)).size == np.size(table)
         self.alive.append(table)
-        return self._intern(Take, key, dims, parity=node.parity.indexed(index, axis, position, distinct), gaussian=node.gaussian,
+        found = self._sliced(node, axis, np.asarray(table)) if distinct and np.size(table) < node.dims[axis].size else node.parity
+        return self._intern(Take, key, dims, parity=found.indexed(index, axis, position, distinct), gaussian=node.gaussian,
                             tails=node.tails.indexed(index, axis, position), child=(node, tuple(index)), axis=axis, table=table,
                             position=position)
+
+    def _sliced(self, node: Node, axis: int, table: np.ndarray) -> Parity:
+        """Parity of some entries along ``axis``, with slices in the place of the leaves whose entries they read."""
+        found = node.parity
+        for leaf, where, entries in entries_read(node, axis, table):
+            number = (leaf.tied or leaf).number
+            if axis in found.dims.get(number, ()):
+                part = Slice(number, where, np.unique(entries).astype(np.int64).tobytes())
+                found = found.sliced(number, self.flips.setdefault(part, len(self.flips)), part)
+        return found
 
     def _retaken(self, node: Take, index: Sequence[int], axis: int, table: Any, position: tuple[int, ...],
                  dims: Sequence[Dim]) -> Node | None:

@@ -20,7 +20,13 @@ from sigprop.engine import parity
 from sigprop.engine.nodes import Add, Const, Dim, Mul, Node, Occurrence, Sum, Take, opened, parameter_only, placed
 
 NARROW = 8  # channels below which neither the law of large numbers nor the central limit theorem is applied
+GROUPED = 64  # the same for statistics of a group or a head, whose size need not grow with the width
 _DIVISION = 1.5  # largest factor, in units of one over the number of terms, that makes a mean of a sum
+
+
+def least(dims: Sequence[Dim]) -> int:
+    """Number of channels from which a mean over them has a limit, where it leaves ``dims``."""
+    return GROUPED if any(d.kind == "chan" for d in dims) else NARROW
 
 
 class Means:
@@ -102,7 +108,7 @@ def _drawn(node: Node) -> bool:
 
 def _terms(node: Node) -> int:
     count = prod(d.size for d in node.summed) if isinstance(node, Sum) and node.unweighted else 0
-    return count if count >= NARROW else 0
+    return count if count >= least(node.dims) else 0
 
 
 def _largest(node: Const) -> float:

@@ -208,6 +208,23 @@ def _read(weight: Node, leaf: Leaf) -> dict[int, np.ndarray]:
     return found
 
 
+def entries_read(node: Node, axis: int, table: np.ndarray) -> Iterator[tuple[Leaf, int, np.ndarray]]:
+    """Leaves, axes and entries along them that a leaf, or a sum weighted by one, reads where its ``axis`` is indexed by ``table``."""
+    weights: Sequence[Occurrence] = [(node, tuple(range(len(node.dims))))]
+    if isinstance(node, Sum):
+        terms, index = node.child
+        weights = placed(terms.children, index) if isinstance(terms, Mul) else [node.child]
+    for weight, where in weights:
+        if isinstance(weight, Leaf) and axis in where:
+            yield weight, where.index(axis), table
+        elif isinstance(weight, Take) and isinstance(weight.child[0], Leaf) and concrete(weight.table) and axis in where:
+            place, (leaf, inner) = where.index(axis), weight.child
+            if place in weight.position:
+                yield leaf, weight.axis, np.take(weight.table, table, weight.position.index(place))
+            else:
+                yield leaf, inner.index(place), table
+
+
 def _replaced(pool: Pool, weight: Node, leaf: Leaf, copy: Node) -> Node:
     if weight is leaf:
         return copy
