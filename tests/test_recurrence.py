@@ -5,7 +5,6 @@ Comparisons with measurement raise a false alarm with probability 1e-6 each.
 
 import flax.linen as nn
 import harness
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
