@@ -166,8 +166,8 @@ def _compatible(parities: Sequence[Parity]) -> Sequence[Parity]:
 def _meet(one: Slice, two: Slice) -> bool:
     if one.leaf != two.leaf:
         return False
-    entries = [np.frombuffer(part.entries, np.int64) for part in (one, two)]
-    return one.axis != two.axis or bool(np.intersect1d(*entries).size)
+    first, second = (np.frombuffer(part.entries, np.int64) for part in (one, two))
+    return one.axis != two.axis or bool(np.intersect1d(first, second).size)
 
 
 def _renamed(bits: int, new: Mapping[int, int], xor: bool = False) -> int:

@@ -217,11 +217,11 @@ def entries_read(node: Node, axis: int, table: np.ndarray) -> Iterator[tuple[Lea
     for weight, where in weights:
         if isinstance(weight, Leaf) and axis in where:
             yield weight, where.index(axis), table
-        elif isinstance(weight, Take) and isinstance(weight.child[0], Leaf) and concrete(weight.table) and axis in where:
+        elif isinstance(weight, Take) and concrete(weight.table) and axis in where:
             place, (leaf, inner) = where.index(axis), weight.child
-            if place in weight.position:
-                yield leaf, weight.axis, np.take(weight.table, table, weight.position.index(place))
-            else:
+            if isinstance(leaf, Leaf) and place in weight.position:
+                yield leaf, weight.axis, np.take(np.asarray(weight.table), table, weight.position.index(place))
+            elif isinstance(leaf, Leaf):
                 yield leaf, inner.index(place), table
 
 

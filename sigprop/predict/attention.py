@@ -97,7 +97,7 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
     tables = [_predicted(found.values[layer.softmax.logits], found.context.query, layer, mask)
               for layer, mask in zip(layers, masks, strict=True)]
     heads = max(layer.sizes[1] for layer in layers)
-    data = {name: (("layer", *_DIMS.get(name, ("head",))), _padded([t[name] for t in tables], heads)) for name in _COLUMNS}
+    data: dict[str, Any] = {name: (("layer", *_DIMS.get(name, ("head",))), _padded([t[name] for t in tables], heads)) for name in _COLUMNS}
     data["error"] = (("layer", "head"), _padded([t["error"] for t in tables], heads))
     longest = [mask.sum(-1).max() for mask in masks]
     data["freezing_variance"] = ("layer", 2 * np.log([np.maximum(n, 1) for n in longest]) if all(map(concrete, longest))
