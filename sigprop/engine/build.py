@@ -104,14 +104,17 @@ class Pool:
 
     # leaves and constants
 
-    def leaf(self, key: Any, shape: Sequence[int], draw: Draw, sign: str | None = None) -> Node:
-        """Independent draws. Leaves of one ``sign`` are also flipped all at once, a symmetry that outlives any number of them."""
+    def leaf(self, key: Any, shape: Sequence[int], draw: Draw, sign: str | None = None, sites: int = 0) -> Node:
+        """Independent draws, of which the first dims are ``sites``.
+
+        Leaves of one ``sign`` are also flipped all at once, a symmetry that outlives any number of them.
+        """
         number = self.flips.setdefault((key, *shape), len(self.flips))
         common = None if sign is None else self.flips.setdefault(sign, len(self.flips))
         self.signs |= 0 if common is None else 1 << common
         self.fewest[number] = 0 if len(shape) < 2 else min(shape)
-        return self._intern(Leaf, (key,), [Dim("chan", n) for n in shape], parity=parity.leaf(number, len(shape), common), gaussian=True,
-                            number=number, draw=draw)
+        dims = [Dim("site" if k < sites else "chan", n) for k, n in enumerate(shape)]
+        return self._intern(Leaf, (key,), dims, parity=parity.leaf(number, len(shape), common), gaussian=True, number=number, draw=draw)
 
     def tied_copies(self, leaf: Leaf) -> Iterator[Leaf]:
         """``leaf``, and the copies of it for each time that it is used again."""

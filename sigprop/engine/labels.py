@@ -329,13 +329,20 @@ def _contracted(factors: Sequence[Named], summed: set[AnyLabel], same: tuple) ->
 
 
 def _einsum(spec: str, values: list[np.ndarray]) -> np.ndarray:
-    """Pair by pair in opt_einsum's order, each by NumPy, which makes a matrix product also of those with a batch axis."""
+    """Pair by pair in opt_einsum's order."""
     if len(values) > 2:
         for taken, _, step, *_ in opt_einsum.contract_path(spec, *values, optimize="auto")[1].contraction_list:
-            pair = [values.pop(k) for k in taken]
-            values.append(np.einsum(step, *pair, optimize=True))
+            values.append(_pair(step, [values.pop(k) for k in taken]))
         return values[0]
-    return np.einsum(spec, *values, optimize=True)
+    return _pair(spec, values)
+
+
+def _pair(spec: str, values: list[np.ndarray]) -> np.ndarray:
+    """As matrix products, batch axes and all, but where they would only be products with vectors: a plain loop copies nothing."""
+    sides, kept = spec.split("->")
+    one, *two = sides.split(",")
+    matrices = bool(two) and set(kept) - set(two[0]) and set(kept) - set(one)
+    return np.einsum(spec, *values, optimize=bool(matrices))
 
 
 def _summed(array: Any, axes: tuple[int, ...]) -> Any:

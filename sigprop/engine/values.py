@@ -71,9 +71,12 @@ def plain_axes(dims: Sequence[Dim]) -> Axes:
     return tuple((Factor(d.size, k),) if d.size > 1 else () for k, d in enumerate(dims))
 
 
-def drawn(pool: Pool, key: Any, shape: Sequence[int], draw: Draw, sign: str | None = None) -> Field:
-    """Independent draws of the given shape; equal keys are the same draws. See :meth:`Pool.leaf` for ``sign``."""
-    node = pool.leaf(key, [n for n in shape if n > 1], draw, sign)
+def drawn(pool: Pool, key: Any, shape: Sequence[int], draw: Draw, sign: str | None = None, sites: int = 0) -> Field:
+    """Independent draws of the given shape, of which the first axes are ``sites``; equal keys are the same draws.
+
+    See :meth:`Pool.leaf` for ``sign``.
+    """
+    node = pool.leaf(key, [n for n in shape if n > 1], draw, sign, sum(n > 1 for n in shape[:sites]))
     axes = iter(plain_axes(node.dims))
     return Field(node, tuple(next(axes) if n > 1 else () for n in shape))
 

@@ -63,8 +63,8 @@ def _tried(context: Context, value: Value) -> Named | SigpropError:
 
 
 def standard(context: Context, shape: Sequence[int]) -> Field:
-    """Independent standard normal entries with one common sign, which makes everything linear in them odd."""
-    return drawn(context.pool, "cotangent", shape, normal(), sign="cotangent")
+    """Independent standard normal entries with one common sign, which makes everything linear in them odd; channels come last."""
+    return drawn(context.pool, "cotangent", shape, normal(), sign="cotangent", sites=max(len(shape) - 1, 1))
 
 
 def mean_square(context: Context, value: Value) -> Named:

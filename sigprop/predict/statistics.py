@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
 
 def layout(value: Field, batch: int) -> Layout:
-    """The leading factors of axis 0 whose product is ``batch`` range over the examples."""
+    """The leading factors of axis 0 whose product is ``batch`` range over the examples; of statistics over them there are none."""
     own: dict[int, Label] = {}
     examples: list[Label] = []
     sites: dict[int, list[Label]] = {}
@@ -60,7 +60,7 @@ def layout(value: Field, batch: int) -> Layout:
             count += 1
             if f.ref is not None:
                 own[f.ref] = label
-            if axis == 0 and prod(e.size for e in examples) < batch:
+            if axis == 0 and value.shape[0] == batch and prod(e.size for e in examples) < batch:
                 examples.append(label)
             elif kind == "chan":
                 channels.append(label)
