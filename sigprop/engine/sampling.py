@@ -107,11 +107,21 @@ class Sampler:
         self.whole = False
         self._collect(factors)
         outer = 1 if joint else prod(label.size for label in union(labels for _, labels in factors) if label.kind == "site")
-        if outer * self.size > _SINGLE or outer * self._rows() ** 2 > _ENTRIES:
+        if outer * self.size > _SINGLE or outer * self._rows() ** 2 > _ENTRIES or self._combinations():
             self.whole = True
             self._collect(factors)
         self.widest = max(prod(label.size for label in labels if label.kind == "site") for _, labels in factors)
         self._join()
+
+    def _combinations(self) -> bool:
+        """Whether a field is drawn beside all entries of what it combines, as deviations from a mean beside the variance are."""
+        entire = {node for node, mixed in self.mixed.items() if mixed and mixed >= {k for k, d in enumerate(node.dims) if d.kind == "site"}}
+        for node in self.mixed.keys() - entire:
+            behind: Occurrences = {}
+            _walk(node, own_labels(node), primitive, behind)
+            if any(n in entire for n, _ in behind):
+                return True
+        return False
 
     def _collect(self, factors: Sequence[Factor]) -> None:
         """Find the variables: one by one entry of the sites, or (``whole``) all sites of the primitive fields at once."""
