@@ -116,10 +116,10 @@ def by_hand(root):
     return lambda w, x: (lambda h: h * root(jnp.mean(h**2, -1, keepdims=True) + 1e-3))(x @ w)
 
 
-NORMALIZERS = {  # how it is written: (network, epsilon, predicted mean square)
+NORMALIZERS = {  # how it is written: (network, epsilon, predicted mean square, of 16 channels less their mean in groups)
     "LayerNorm": (nn.Sequential([nn.Dense(64), nn.LayerNorm(epsilon=1e-5)]), 1e-5, 1.0),
     "RMSNorm": (nn.Sequential([nn.Dense(64, kernel_init=SMALL), nn.RMSNorm()]), 1e-6, 32e-4),
-    "GroupNorm": (nn.Sequential([nn.Dense(64), nn.GroupNorm(4)]), 1e-6, 1.0),
+    "GroupNorm": (nn.Sequential([nn.Dense(64), nn.GroupNorm(4)]), 1e-6, 15 / 16),
     "running statistics": (nn.Sequential([nn.Dense(64), nn.BatchNorm(use_running_average=True)]), 1e-5, 1.0),
     "rsqrt": (by_hand(jax.lax.rsqrt), 1e-3, 32e-4), "square root": (by_hand(lambda s: 1 / jnp.sqrt(s)), 1e-3, 32e-4),
     "power": (by_hand(lambda s: s**-0.5), 1e-3, 32e-4),

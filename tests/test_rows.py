@@ -184,11 +184,14 @@ FEW = {
 @pytest.mark.parametrize("n", [16, 64, 256])
 @pytest.mark.parametrize("name", FEW)
 def test_declared_error_of_a_sum_over_few_inputs(name, n, activation):
-    """The gap to the density of the sum is the declared error, up to the next order in ``1 / n``."""
+    """The gap to the density of the sum is the declared error, up to the next order in ``1 / n``; norms of few weights are sampled."""
     (layer, law), x = FEW[name], np.where(np.arange(n) % 3, 1, -1).astype(np.float32)[None]
     predicted = sp.propagate(sp.network(nn.Sequential([layer(64), activation]), x), x)
-    second, error = (predicted[k].values[-1] for k in ("second_moment", "error"))
+    second, error, method = (predicted[k].values[-1] for k in ("second_moment", "error", "method"))
     z = np.linspace(-9, 9, 3601)
     density = law(z, n)
     exact = (np.asarray(activation(z.astype(np.float32)), float) ** 2 * density).sum() / density.sum()
-    assert error == pytest.approx(abs(second - exact), rel=8 / n)
+    if method.startswith("sampled"):
+        assert abs(second - exact) < 4 * error < 0.05 * exact
+    else:
+        assert error == pytest.approx(abs(second - exact), rel=8 / n)
