@@ -35,7 +35,9 @@ def linear(x):
 
 @pytest.mark.parametrize("batch", [8, 32])
 def test_linear_network(batch):
-    """``(B - 2) / (B - 3)`` per layer for uncorrelated examples, ``(1 - 1/B)`` of it at the top (Yang et al. 2019, "A Mean Field Theory of Batch Normalization").
+    """``(B - 2) / (B - 3)`` per layer for uncorrelated examples, ``(1 - 1/B)`` of it at the top.
+
+    Yang et al. 2019, "A Mean Field Theory of Batch Normalization".
 
     The gradient loses one of ``B - 1`` directions, and ``E[1/sigma²]`` of ``B - 1`` degrees of freedom is ``(B-1)/(B-3)``.
     """
