@@ -1,6 +1,8 @@
 """Statistics over the batch: closed forms, and gradients against measurement, where examples meet in the forward and the backward pass."""
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -76,6 +78,39 @@ def test_against_measurement(batch, name):
     for column in ("variance", "grad_variance"):
         one, other, error = (d.values for d in (found[column], measured[column], measured[f"{column}_stderr"]))
         assert (np.abs(one - other) < 6 * error + 0.03 * one).all(), (column, one / other, error / other)
+
+
+@pytest.mark.slow
+def test_tangent_kernel():
+    """Against ``jax.jacrev`` of the whole batch: 5 standard errors and 2 % of the largest entry."""
+    x = DIGITS[:8]
+    net = sp.network(Normed(nn.relu, width=512), x)
+    leaves, tree = jax.tree.flatten(net.init(jax.random.key(0)))
+    moves = [k for k, trained in enumerate(net.trainable) if trained]
+
+    @jax.jit
+    def kernel(key):
+        drawn = jax.tree.leaves(net.init(key))
+
+        def outputs(some):
+            every = dict(enumerate(drawn)) | dict(zip(moves, some, strict=True))
+            return net.apply(jax.tree.unflatten(tree, [every[k] for k in range(len(leaves))]), x)
+
+        jacobian = jax.jacrev(outputs)([drawn[k] for k in moves])
+        return sum(jnp.einsum("aop,bop->ab", *[j.reshape(8, 4, -1)] * 2) / 4 for j in jacobian)
+
+    measured = np.stack([kernel(jax.random.key(seed)) for seed in range(100)])
+    predicted = sp.infinite_kernel(net)(x).ntk
+    gap = np.abs(measured.mean(0) - predicted)
+    assert (gap < 5 * measured.std(0) / 10 + 0.02 * np.abs(predicted).max()).all()
+
+
+def test_one_example_and_kernels_of_single_examples():
+    """One example is its own mean; kernels at finite width take examples one by one, and say so."""
+    one = DIGITS[:1]
+    np.testing.assert_allclose(sp.propagate(sp.network(Normed(nn.relu), one), one).variance.values[-1], 0, atol=1e-12)
+    with pytest.raises(sp.InvalidInput, match="depends on the rest of its batch"):
+        sp.monte_carlo_kernel(sp.network(Normed(nn.relu), DIGITS[:4]), seeds=2)(DIGITS[:4])
 
 
 class Centred(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sigprop.arrays import concrete, host
 from sigprop.empirical.kernel import empirical_kernel
@@ -44,6 +45,8 @@ def monte_carlo_kernel(net: Network, seeds: int = 64, key: Any = None, **options
             return found.nngp, found.ntk
 
         mean, stderr = streamed(one, keys, all(map(concrete, arrays)), lambda found: jax.tree.map(host, found))
+        if concrete(mean[0]) and np.isnan(mean[0]).any():
+            single(net.init(keys[0]), x1, x2)  # says why
         (nngp, ntk), (nngp_error, ntk_error) = (jax.tree.map(jnp.asarray, pair) for pair in (mean, stderr))
         zero = jnp.zeros_like(nngp_error)
         return KernelSample(Kernel(nngp, ntk, nngp_error, ntk_error), Kernel(nngp_error, ntk_error, zero, zero))
