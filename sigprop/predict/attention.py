@@ -29,7 +29,7 @@ _GROUP = 4  # seeds whose spread gives one estimate of standard deviations
 
 
 class _Layer(NamedTuple):
-    """A softmax over keys: its axes by role, in the shape of its logits. Axes in ``head`` are none of the others."""
+    """A softmax over keys: the axes of its logits by role. All other axes are those of heads."""
 
     softmax: Softmax
     name: str
@@ -39,21 +39,19 @@ class _Layer(NamedTuple):
     key: int
 
     @property
-    def order(self) -> tuple[int, ...]:
-        """Axes of examples, heads, queries and keys, in this order."""
-        last = (self.query, self.key)
-        return (self.batch, *(a for a in range(len(self.shape)) if a not in (self.batch, *last)), *last)
+    def head(self) -> tuple[int, ...]:
+        return tuple(a for a in range(len(self.shape)) if a not in (self.batch, self.query, self.key))
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        batch, query, key = (self.shape[a] for a in (self.batch, self.query, self.key))
-        return batch, prod(self.shape) // (batch * query * key), query, key
+    def heads(self) -> int:
+        return prod(self.shape[a] for a in self.head)
 
     def arranged(self, array: Any) -> Any:
-        """``[..., examples, heads, queries, keys]`` from ``[..., *shape]``."""
+        """``[..., examples, heads, queries, keys]`` from ``[..., *shape]``; one head where all are alike."""
         lead = array.ndim - len(self.shape)
-        moved = namespace(array).transpose(array, (*range(lead), *(lead + a for a in self.order)))
-        return moved.reshape(*array.shape[:lead], *self.sizes)
+        moved = namespace(array).transpose(array, (*range(lead), *(lead + a for a in (self.batch, *self.head, self.query, self.key))))
+        batch, query, key = (self.shape[a] for a in (self.batch, self.query, self.key))
+        return moved.reshape(*array.shape[:lead], batch, -1, query, key)
 
 
 def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) -> xr.Dataset:
@@ -96,7 +94,7 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
     masks = [_open_keys(found, layer) for layer in layers]
     tables = [_predicted(found.values[layer.softmax.logits], found.context.query, layer, mask)
               for layer, mask in zip(layers, masks, strict=True)]
-    heads = max(layer.sizes[1] for layer in layers)
+    heads = max(layer.heads for layer in layers)
     data: dict[str, Any] = {name: (("layer", *_DIMS.get(name, ("head",))), _padded([t[name] for t in tables], heads)) for name in _COLUMNS}
     data["error"] = (("layer", "head"), _padded([t["error"] for t in tables], heads))
     longest = [mask.sum(-1).max() for mask in masks]
@@ -168,11 +166,13 @@ def _own(value: Field, labels: Sequence[Sequence[Label]]) -> tuple[Label, ...]:
     return tuple(la for ref, la in sorted((ref, la) for ref, la in pairs if ref is not None))
 
 
-def _full(named: Named, labels: Sequence[Sequence[Label]], lead: Sequence[Label] = ()) -> Any:
-    """``[*lead, *shape]``."""
-    every = [*lead, *(la for row in labels for la in row)]
-    array = namespace(named.array).broadcast_to(aligned(named._replace(array=named.plain()), every), [la.size for la in every])
-    return array.reshape(*(la.size for la in lead), *(prod(la.size for la in row) for row in labels))
+def _full(named: Named, labels: Sequence[Sequence[Label]], lead: Sequence[Label] = (), alike: Sequence[int] = ()) -> Any:
+    """``[*lead, *shape]``, of size 1 along those axes ``alike`` along which nothing varies."""
+    once = {la for axis in alike for la in labels[axis] if not set(labels[axis]) & set(named.labels)}
+    rows = [[1 if la in once else la.size for la in row] for row in labels]
+    array = aligned(named._replace(array=named.plain()), [*lead, *(la for row in labels for la in row)])
+    sizes = [la.size for la in lead]
+    return namespace(array).broadcast_to(array, [*sizes, *(n for row in rows for n in row)]).reshape(*sizes, *map(prod, rows))
 
 
 def _open_keys(found: Interpretation, layer: _Layer) -> Any:
@@ -198,7 +198,9 @@ def _predicted(value: Value, query: Query, layer: _Layer, mask: Any) -> dict[str
     stacked = {name: xp.stack([r[name] for r in rows]) for name in rows[0]}
     mean = {name: xp.mean(a, 0) for name, a in stacked.items()}
     spread = {name: xp.std(a, 0, ddof=1) / len(rows) ** 0.5 for name, a in stacked.items()}
-    return {**_statistics(mean, spread)[0], "error": spread["entropy_mean"], "method": "sampled"}
+    table = {**_statistics(mean, spread)[0], "error": spread["entropy_mean"]}
+    alike = layer.heads if table["error"].shape[0] == 1 else 1
+    return {**{name: xp.repeat(a, alike, 1 if name.startswith("row_entropy") else 0) for name, a in table.items()}, "method": "sampled"}
 
 
 def _drawn(value: Field, query: Query, layer: _Layer) -> Iterator[Any]:
@@ -212,10 +214,10 @@ def _drawn(value: Field, query: Query, layer: _Layer) -> Iterator[Any]:
     joint = query.pool.reduce("attention", jnp.max, (value.node, tuple(order[k] for k in range(len(own)))), [dims[k] for k in rows],
                               [dims[k] for k in rest])
     sampler = Sampler(query, [(joint, tuple(own[k] for k in rest))])
-    count = min(sampler.samples(_NUMBERS // _REPLICATES, least=16), max(16, _NUMBERS // prod(layer.shape)))
+    count = min(sampler.samples(_NUMBERS // _REPLICATES, least=4), max(4, _NUMBERS * layer.heads // prod(layer.shape)))
     for replicate in range(_REPLICATES):
         found = sampler.evaluate(value.node, own, sampler.draw(sampler.points(count, replicate)))
-        yield _full(found, labels, [sampler.point(count)])
+        yield _full(found, labels, [sampler.point(count)], layer.head)
 
 
 def _moments(logits: Any, mask: Any) -> dict[str, Any]:
@@ -283,7 +285,7 @@ def _measured(net: Network, x: tuple[Any, ...], layers: Sequence[_Layer], masks:
 
     plain = all(map(concrete, jax.tree.leaves((keys, x))))
     mean, stderr = streamed(step, keys, plain, lambda found: jax.tree.map(host, found))
-    heads = max(layer.sizes[1] for layer in layers)
+    heads = max(layer.heads for layer in layers)
     data: dict[str, Any] = {}
     pairs = [_statistics(m, e) for m, e in zip(mean, stderr, strict=True)]
     for tables, after in (([m for m, _ in pairs], ""), ([e for _, e in pairs], "_stderr")):
