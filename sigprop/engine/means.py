@@ -25,7 +25,7 @@ _DIVISION = 1.5  # largest factor, in units of one over the number of terms, tha
 
 
 def least(dims: Sequence[Dim]) -> int:
-    """Number of channels from which a mean over them has a limit, where it leaves ``dims``."""
+    """Number of terms, in channels and sites, from which a mean over channels has a limit where it leaves ``dims``."""
     return GROUPED if any(d.kind == "chan" for d in dims) else NARROW
 
 
