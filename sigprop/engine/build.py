@@ -323,8 +323,12 @@ class Pool:
         if isinstance(node, Const):
             return self._take_const(node, index, axis, table, position, dims)
         if isinstance(node, Concat) and axis != node.axis:
-            parts = [self._take_in(p, w, index, axis, table, position, dims) if axis in w
-                     else (p, tuple(index[j] for j in w)) for p, w in node.parts]
+            along = index[node.axis]
+            parts = []
+            for (part, where), size in zip(node.parts, node.sizes, strict=True):
+                local = [d._replace(size=size) if k == along else d for k, d in enumerate(dims)]
+                parts.append(self._take_in(part, where, index, axis, table, position, local) if axis in where
+                             else (part, tuple(index[j] for j in where)))
             return self.concat(parts, node.sizes, index[node.axis], dims)
         if isinstance(node, Concat):
             return self._take_concat(node, index, axis, np.asarray(table), position, dims)

@@ -75,7 +75,10 @@ def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] =
 
 
 class Group(NamedTuple):
-    """Correlated variables: their rows side by side, as a linear map of normal numbers, for each of the independent ``copies``."""
+    """Correlated variables: their rows side by side, as a linear map of normal numbers, for each of the independent ``copies``.
+
+    ``root`` is ``[*layout, copies, rows, rows]`` and ``mean`` ``[*layout, copies, rows]``, with one copy for all where they have one law.
+    """
 
     variables: tuple[Variable, ...]
     sizes: tuple[int, ...]
@@ -91,8 +94,12 @@ class Group(NamedTuple):
     def draw(self, z: np.ndarray) -> Any:
         """``[count, *layout, rows, copies]`` at standard normal ``[count, numbers]``."""
         xp = namespace(self.root, self.mean)
-        found = xp.tensordot(self.root, z.reshape(len(z), sum(self.sizes), -1), axes=((-1,), (1,)))
-        return self.mean[..., None] + xp.moveaxis(found, -2, 0)
+        z = z.reshape(len(z), sum(self.sizes), -1)
+        if self.root.shape[-3] == 1:
+            found = xp.moveaxis(xp.tensordot(self.root[..., 0, :, :], z, axes=((-1,), (1,))), -2, 0)
+        else:
+            found = xp.einsum("...cij,pjc->p...ic", self.root, z)
+        return xp.swapaxes(self.mean, -1, -2) + found
 
 
 class Sampler:
@@ -203,7 +210,7 @@ class Sampler:
         return found is None or (concrete(found.array) and not np.any(found.array))
 
     def _group(self, members: Sequence[int], cov: dict[tuple[int, int], Named | None], mean: dict[int, Named | None]) -> Group:
-        """Covariance ``[*layout, size, size]`` and mean ``[*layout, size]`` of some variables."""
+        """Covariance ``[*layout, copies, size, size]`` and mean ``[*layout, copies, size]`` of some variables."""
         found = [self.variables[i] for i in members]
         sizes = [prod(label.size for label in self.rows[v]) for v in found]
         pairs = [cov[max(i, j), min(i, j)] for i in members for j in members]
@@ -213,25 +220,27 @@ class Sampler:
             row = []
             for j, w, two in zip(members, found, sizes, strict=True):
                 sides = (*self.rows[v], *_shifted(self.rows[w])) if i >= j else (*_shifted(self.rows[v]), *self.rows[w])
-                row.append(self._flat(xp, cov[max(i, j), min(i, j)], sides, (one, two)))
+                row.append(self._flat(xp, cov[max(i, j), min(i, j)], self.copies[v], sides, (one, two)))
             rows.append(row)
         shape = np.broadcast_shapes(*(a.shape[:-2] for row in rows for a in row))
         array = xp.concatenate([xp.concatenate([xp.broadcast_to(a, (*shape, *a.shape[-2:])) for a in row], -1) for row in rows], -2)
-        centres = [self._flat(xp, mean[i], self.rows[v], (size,)) for i, v, size in zip(members, found, sizes, strict=True)]
+        centres = [self._flat(xp, mean[i], self.copies[v], self.rows[v], (size,)) for i, v, size in zip(members, found, sizes, strict=True)]
         lead = np.broadcast_shapes(*(c.shape[:-1] for c in centres))
         centre = xp.concatenate([xp.broadcast_to(a, (*lead, a.shape[-1])) for a in centres], -1)
         return Group(tuple(found), tuple(sizes), self.copies[found[0]], square_root(array), centre)
 
-    def _flat(self, xp: Any, named: Named | None, sides: Sequence[Label], shape: tuple[int, ...]) -> Any:
+    def _flat(self, xp: Any, named: Named | None, copies: Sequence[Label], sides: Sequence[Label], shape: tuple[int, ...]) -> Any:
         if named is None:
-            return xp.zeros((1,) * len(self.layout) + shape)
-        full = aligned(named._replace(array=named.plain()), (*self.layout, *sides))
+            return xp.zeros((1,) * (len(self.layout) + 1) + shape)
+        full = aligned(named._replace(array=named.plain()), (*self.layout, *copies, *sides))
         lead = full.shape[: len(self.layout)]
-        return xp.broadcast_to(full, (*lead, *(label.size for label in sides))).reshape(*lead, *shape)
+        alike = prod(full.shape[len(lead):len(lead) + len(copies)]) == 1  # not under rotary positions: each channel has its angle
+        each = [1 if alike else label.size for label in copies]
+        return xp.broadcast_to(full, (*lead, *each, *(label.size for label in sides))).reshape(*lead, prod(each), *shape)
 
     def samples(self, budget: int, least: int = 64) -> int:
         """A power of two of points such that their values fit ``budget``."""
-        entries = max(sum(g.numbers * prod(g.root.shape[:-2]) for g in self.groups), self.widest)
+        entries = max(sum(g.numbers * prod(g.root.shape[:-3]) for g in self.groups), self.widest)
         return 1 << int(np.clip(np.log2(max(budget / max(entries, 1), 1.0)), np.log2(least), 11 if self.whole else 13))
 
     def points(self, count: int, replicate: int) -> np.ndarray:
