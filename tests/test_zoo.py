@@ -21,7 +21,8 @@ from sigprop.network import parameters
 FALSE_ALARM = 1e-6
 ALLOWANCE = 4
 GROUP = 4
-SLOW = {"Causal language model", "Llama-like language model", "ViT", "LSTM classifier", "MobileNet", "ResNet", "MLP-Mixer", "DenseNet", "WaveNet-like causal stack", "Flax documentation CNN (linen)"}
+SLOW = {"Causal language model", "Llama-like language model", "ViT", "LSTM classifier", "MobileNet", "ResNet", "MLP-Mixer",
+        "DenseNet", "WaveNet-like causal stack", "Flax documentation CNN (linen)"}
 SCALED = ("Tanh MLP", "Weight-normalized MLP", "Pure-function MLP")
 
 
