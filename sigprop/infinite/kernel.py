@@ -11,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop.arrays import concrete, namespace, scaled
-from sigprop.engine import RULES, Context, Field, Known, Label, Value, interpret, known
+from sigprop.engine import RULES, Context, Field, Known, Label, Value, demand_exact, interpret, known, method_of
 from sigprop.engine.labels import aligned, contract
 from sigprop.engine.query import Query
 from sigprop.errors import InvalidInput, SigpropError, Unsound
 from sigprop.infinite.tangent import PARAMETERIZATIONS, by_path, derivative, leaf_of, rates, tangents
 from sigprop.network import Network, check_inputs, check_pair, parameters
-from sigprop.types import EXACT, Kernel, Note
+from sigprop.types import EXACT, METHODS, Kernel, Note
 
 _SHIFT = 1000  # between the labels of one output and of the other
 _DIAGONALS = (False, True, "batch", "sites")
 
 
 def infinite_kernel(net: Network, parameterization: str = "standard", learning_rates: Any = None, *, ntk: bool = True,
-                    diagonal: bool | str = False, per_leaf: bool = False, rules: Mapping[str, Any] = RULES) -> Callable[..., Kernel]:
+                    diagonal: bool | str = False, per_leaf: bool = False, exact_only: bool = False,
+                    rules: Mapping[str, Any] = RULES) -> Callable[..., Kernel]:
     """``kernel(x1, x2=None)``: NNGP and NTK of ``net`` in the limit of infinite width.
 
     Both are averaged over the last (feature) axis of the output: ``[n1, n2]`` for outputs ``(n, features)``,
@@ -43,6 +44,7 @@ def infinite_kernel(net: Network, parameterization: str = "standard", learning_r
         diagonal: ``"batch"`` for pairs of the same example only, ``[n, *sites1, *sites2]``; ``"sites"`` for pairs of the same site only,
             ``[n1, n2, *sites]``; ``True`` for both, ``[n, *sites]``.
         per_leaf: ``Kernel.ntk`` is a dictionary by path of the contributions of the trained parameters, which add up to the NTK.
+        exact_only: refuse kernels that are sampled, or rest on a field that is only nearly Gaussian.
         rules: table of primitive rules, to extend the interpreter.
 
     Raises:
@@ -67,6 +69,9 @@ def infinite_kernel(net: Network, parameterization: str = "standard", learning_r
         nngp = output_moment(context, one[0], two[0], diagonal)
         shares = {k: context.query.along(leaf_of(tangent)) for k, tangent in along.items()} if per_leaf else {-1: context.query}
         found = {k: _derivative_moment(context, one[1], two[1], diagonal, nngp[0], query) for k, query in shares.items()}
+        if exact_only:
+            for name, value, note in [("nngp", one[0], nngp[1]), *(("ntk", one[1], note) for _, note in found.values() if ntk)]:
+                demand_exact(name, method_of(note, value.node.tails) if isinstance(value, Field) else METHODS[note.how])
         kind = jnp.result_type(float, *(a for a in jax.tree.leaves((x1, x2)) if jnp.issubdtype(jnp.result_type(a), jnp.floating)))
         return _kernel(net, kind, nngp, found if ntk else None, per_leaf)
 

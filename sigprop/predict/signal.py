@@ -11,11 +11,12 @@ import xarray as xr
 
 from sigprop.arrays import namespace, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
-from sigprop.engine import RULES, Context, Value, interpret, known
+from sigprop.engine import RULES, Context, Named, Value, demand_exact, interpret, known
 from sigprop.errors import SigpropError, Unsound
 from sigprop.network import Network, check_inputs, parameters
 from sigprop.predict.gradients import gradients
 from sigprop.predict.statistics import Statistics, statistics
+from sigprop.types import METHODS
 
 
 class Interpretation(NamedTuple):
@@ -37,7 +38,7 @@ def interpretation(net: Network, *x: Any, rules: Mapping[str, Any] = RULES) -> I
     return Interpretation(context, interpret(context, net.graph(*x), [*params, *(known(a) for a in jax.tree.leaves(x))]), params)
 
 
-def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward: bool = True) -> xr.Dataset:
+def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward: bool = True, exact_only: bool = False) -> xr.Dataset:
     """Predict the statistics of each node on inputs ``x`` (batch on axis 0), in the infinite-width limit.
 
     Concrete inputs are predicted in float64; under ``jax.jit`` and ``jax.vmap`` in JAX's own precision.
@@ -47,6 +48,7 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
         x: inputs, batch on axis 0.
         rules: table of primitive rules, to extend the interpreter.
         backward: whether to predict gradients too, which takes about twice as long as the rest.
+        exact_only: refuse what is sampled, or rests on a field that is only nearly Gaussian; gradients that are so are NaN.
 
     Returns:
         Dataset over ``node``, in order of evaluation, the output last:
@@ -69,29 +71,44 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
     found = interpretation(net, *x, rules=rules)
     batch = jax.tree.leaves(x)[0].shape[0]
     table = [statistics(found.context, found.values[row.value], batch) for row in rows]
+    if exact_only:
+        for row, t in zip(rows, table, strict=True):
+            demand_exact(row.name, t.method)
     columns = [_summary(t) for t in table]
     data: dict[str, Any] = {name: (("node", *dims), _stacked([c[name] for c in columns])) for name, dims in _DIMS.items()}
     data["gaussian"] = ("node", np.array([t.gaussian for t in table]))
     data["method"] = ("node", np.array([t.method for t in table]))
-    grads, reason = _backward(found, net, x) if backward else ([(np.nan, np.nan, np.nan)] * len(rows), "not asked for: backward=False")
+    none = [(np.nan, np.nan, np.nan)] * len(rows)
+    grads, reason = _backward(found, net, x, exact_only) if backward else (none, "not asked for: backward=False")
     for name, column in zip(("grad_variance", "log10_grad_variance", "grad_error"), zip(*grads, strict=True), strict=True):
         data[name] = ("node", _stacked(column))
     maps = {row.name: _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
     return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)}, {"gradients": reason})
 
 
-def _backward(found: Interpretation, net: Network, x: tuple[Any, ...]) -> tuple[list[tuple[Any, Any, Any]], str]:
+def _backward(found: Interpretation, net: Network, x: tuple[Any, ...], exact_only: bool) -> tuple[list[tuple[Any, Any, Any]], str]:
     """E[g²], its decimal logarithm and its error at each row, and why they are missing where they are."""
     try:
         made = gradients(found.context, net, found.params, *x).rows
     except (SigpropError, MemoryError) as error:
         none = error if isinstance(error, SigpropError) else Unsound("the gradients need more memory than there is")
         made = dict.fromkeys([row.name for row in net.rows(*x)], none)
+    made = {name: _exact(name, g) if exact_only else g for name, g in made.items()}
     inside = Unsound("a function with a derivative rule of its own has no gradients inside")
     table = [made.get(row.name, inside) for row in net.rows(*x)]
     reason = next((str(g) for g in table if isinstance(g, SigpropError) and g is not inside), "")
     return [(np.nan, np.nan, np.nan) if isinstance(g, SigpropError) else (g.plain(), _log10(g.array, g.exponent), g.plain() * g.note.error)
             for g in table], reason
+
+
+def _exact(name: str, gradient: Named | SigpropError) -> Named | SigpropError:
+    """The gradient, or the error that it is not exact."""
+    if isinstance(gradient, Named):
+        try:
+            demand_exact(f"gradient at {name}", METHODS[gradient.note.how])
+        except Unsound as error:
+            return error
+    return gradient
 
 
 def _log10(array: Any, exponent: Any) -> Any:

@@ -11,14 +11,12 @@ from scipy.special import ndtri
 
 from sigprop.arrays import namespace, scaled
 from sigprop.datasets import PROBABILITIES
-from sigprop.engine import Context, Field, Known, Label, Named, Sampler, Value
+from sigprop.engine import Context, Field, Known, Label, Named, Sampler, Value, method_of
 from sigprop.engine.labels import aligned, contract
 from sigprop.engine.nodes import Concat, Const, Node
 from sigprop.errors import Unsound
-from sigprop.types import METHODS
 
 _ENTRIES = 1 << 20  # numbers drawn for the quantiles of one node
-_ROUGH = 0.02  # dropped excess kurtosis that is worth a word
 _SHIFT = 1000  # between the labels of one example and of the other
 
 
@@ -92,7 +90,7 @@ def statistics(context: Context, value: Value, batch: int) -> Statistics:
         gram = xp.broadcast_to(mean_size[None, None], (batch, batch))
         sites, centre = (xp.broadcast_to(a.mean(axis=0, keepdims=True), (batch, *a.shape[1:])) for a in (sites, centre))
     alone = context.query.moment([(node, where.own)] * 2).note  # without what pairs of different examples add to the error
-    method = METHODS[cross.note.how] + (" + Gaussian approximation" if node.tails.excess > _ROUGH else "")
+    method = method_of(cross.note, node.tails)
     return Statistics(average, sites, centre, gram, exponent, quantiles(context, value, where), alone.error,
                       node.gaussian, method, tuple(where.sites))
 
