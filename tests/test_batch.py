@@ -35,7 +35,7 @@ def linear(x):
     return x
 
 
-@pytest.mark.parametrize("batch", [8, 32])
+@pytest.mark.parametrize("batch", [8, pytest.param(32, marks=pytest.mark.slow)])
 def test_linear_network(batch):
     """``(B - 2) / (B - 3)`` per layer for uncorrelated examples, ``(1 - 1/B)`` of it at the top.
 
