@@ -61,7 +61,9 @@ def compared(net, x, seeds, detects, layer=0, allowance=0.004, scale=None):
         measured, error = (found[f"measured_{name}{after}"].values[layer] for after in ("", "_stderr"))
         mean = Sample(measured.mean(0), np.sqrt((error**2).mean(0) / len(measured)), seeds // 4 - 1)
         relative_to = np.log(longest) if name == "entropy_mean" else None
-        agree(found[name].values[layer][0], mean, detects=visible, allowance=allowance, scale=relative_to)
+        own = {"entropy_mean": found.error, "entropy_std": found.std_error}.get(name, 0 * found.error).values[layer][0]
+        sampled = 5 * own / (relative_to or found[name].values[layer][0])
+        agree(found[name].values[layer][0], mean, detects=visible, allowance=allowance + sampled, scale=relative_to)
     return found
 
 
@@ -78,11 +80,11 @@ def model(kind, size, causal, heads):
 @pytest.mark.parametrize(("kind", "size", "length", "causal"),
                          [pytest.param(*case, marks=[] if case in FAST else [pytest.mark.slow]) for case in SHALLOW])
 def test_entropy_of_given_tokens(kind, size, length, causal):
-    """1 % of ln T for the mean, 5 % for the standard deviation; the predictions' own sampling errors are a tenth of that."""
+    """1 % of ln T for the mean, 8 % for the standard deviation, 5 standard errors of the predictions' own sampling among them."""
     x = tokens(length)
     net = sp.network(model(kind, size, causal, 4), x)
     seeds = 2048 if length < 100 else 256
-    found = compared(net, x, seeds, {"entropy_mean": 0.01, "entropy_std": 0.05, "logit_variance": 0.05, "effective_keys": 0.05})
+    found = compared(net, x, seeds, {"entropy_mean": 0.01, "entropy_std": 0.08, "logit_variance": 0.05, "effective_keys": 0.05})
     assert (found.error / np.log(length) < 2e-3).all()
 
 

@@ -22,7 +22,7 @@ from sigprop.tracing import Softmax, evaluate, softmaxes
 
 PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _REPLICATES = 8
-_NUMBERS = 1 << 23  # logits, or normal numbers behind them, in one replicate
+_NUMBERS = 1 << 24  # logits, or normal numbers behind them, in one replicate
 _MASKED = -1e3  # mean of a logit below which its key is masked: logits are of order one, masks add -1e4 or less
 _ROWS = 1 << 19  # first number of the labels of queries and keys
 _GROUP = 4  # seeds whose spread gives one estimate of standard deviations
@@ -74,8 +74,9 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
         ``probability``, pooled over examples and rows), ``effective_keys`` (E exp H), ``max_weight`` (E of a row's largest weight),
         ``logit_mean`` and ``logit_variance`` of open keys, ``row_variance`` (the part of the variance that differs between the keys of a
         row, which is what sharpens it), ``key_correlation`` between the logits of two keys (1: tokens have collapsed onto one, weights
-        are uniform), ``entropy_small_variance`` (``ln n - row_variance / 2``, averaged over rows, for comparison), ``error`` (standard
-        error of ``entropy_mean``). Over ``layer``: ``freezing_variance`` (``2 ln n`` for the longest row), ``method``. For each layer
+        are uniform), ``entropy_small_variance`` (``ln n - row_variance / 2``, averaged over rows, for comparison), ``error`` and
+        ``std_error`` (standard errors of the predicted ``entropy_mean`` and ``entropy_std``). Over ``layer``: ``freezing_variance``
+        (``2 ln n`` for the longest row), ``method``. For each layer
         ``row_entropy_mean:LAYER`` and ``row_entropy_std:LAYER`` ``(input, head, query)`` and ``open_keys:LAYER`` ``(input, query)``.
         Rows whose keys are all masked count with the weights that the model gives them, and have no logits. With ``seeds``, variables
         ``measured_*`` and their ``*_stderr``.
@@ -96,7 +97,8 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
               for layer, mask in zip(layers, masks, strict=True)]
     heads = max(layer.heads for layer in layers)
     data: dict[str, Any] = {name: (("layer", *_DIMS.get(name, ("head",))), _padded([t[name] for t in tables], heads)) for name in _COLUMNS}
-    data["error"] = (("layer", "head"), _padded([t["error"] for t in tables], heads))
+    for name in ("error", "std_error"):
+        data[name] = (("layer", "head"), _padded([t[name] for t in tables], heads))
     longest = [mask.sum(-1).max() for mask in masks]
     data["freezing_variance"] = ("layer", 2 * np.log([np.maximum(n, 1) for n in longest]) if all(map(concrete, longest))
                                  else 2 * jnp.log(jnp.maximum(jnp.stack(longest), 1)))
@@ -191,14 +193,16 @@ def _predicted(value: Value, query: Query, layer: _Layer, mask: Any) -> dict[str
     """Columns of a layer, from one scrambling after the other."""
     if isinstance(value, Known):
         two = _moments(namespace(value.array).stack([layer.arranged(value.array)] * 2), mask)
-        return {**_statistics(two, two)[0], "error": 0.0 * two["entropy_mean"], "method": "deterministic"}
+        none = 0.0 * two["entropy_mean"]
+        return {**_statistics(two, two)[0], "error": none, "std_error": none, "method": "deterministic"}
     assert isinstance(value, Field)
     rows = [_moments(layer.arranged(drawn), mask) for drawn in _drawn(value, query, layer)]
     xp = namespace(*rows[0].values())
     stacked = {name: xp.stack([r[name] for r in rows]) for name in rows[0]}
     mean = {name: xp.mean(a, 0) for name, a in stacked.items()}
     spread = {name: xp.std(a, 0, ddof=1) / len(rows) ** 0.5 for name, a in stacked.items()}
-    table = {**_statistics(mean, spread)[0], "error": spread["entropy_mean"]}
+    found, error = _statistics(mean, spread)
+    table = {**found, "error": error["entropy_mean"], "std_error": error["entropy_std"]}
     alike = layer.heads if table["error"].shape[0] == 1 else 1
     return {**{name: xp.repeat(a, alike, 1 if name.startswith("row_entropy") else 0) for name, a in table.items()}, "method": "sampled"}
 
