@@ -11,14 +11,13 @@ import xarray as xr
 
 from sigprop.arrays import concrete, host, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
-from sigprop.empirical.stream import streamed
-from sigprop.errors import InvalidInput, SigpropError
+from sigprop.empirical.stream import grouped_keys, streamed
+from sigprop.errors import SigpropError
 from sigprop.network import Network, check_inputs
 from sigprop.network.backward import backward as backward_pass
 from sigprop.network.backward import backward_graph
 from sigprop.tracing import evaluate
 
-_GROUP = 4  # seeds whose spread gives one unbiased estimate of the variance
 _PLAIN = ("mean", "variance", "second_moment")
 
 # how each statistic scales with the values, or with the gradients, that were divided by a power of two
@@ -117,14 +116,11 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: b
         InvalidInput: for unusable inputs, or fewer than eight seeds.
     """
     check_inputs(x)
-    if seeds < 2 * _GROUP:
-        raise InvalidInput(f"seeds: {seeds} given; standard errors need at least {2 * _GROUP}")
-    groups = seeds // _GROUP
-    keys = jax.random.split(jax.random.key(0) if key is None else key, groups * _GROUP).reshape(groups, _GROUP)
+    keys = grouped_keys(seeds, key)
     plain = all(map(concrete, jax.tree.leaves((keys, x))))
     reason = _no_gradients(net, *x) if backward else "not asked for: backward=False"
     mean, stderr = streamed(lambda k: measure_arrays(net, k, *x, gradients=not reason), keys, plain, _unscaled)
-    return _dataset(net.rows(*x), mean, stderr, {"seeds": groups * _GROUP, "groups": groups, "gradients": reason})
+    return _dataset(net.rows(*x), mean, stderr, {"seeds": keys.size, "groups": len(keys), "gradients": reason})
 
 
 def _no_gradients(net: Network, *x: Any) -> str:

@@ -10,7 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import Progress
 
+from sigprop.errors import InvalidInput
+
 State = tuple[Any, Any, Any]
+
+
+GROUP = 4  # seeds whose spread gives one unbiased estimate of a variance
+
+
+def grouped_keys(seeds: int, key: Any = None) -> Any:
+    """Keys ``[groups, GROUP]`` of so many draws, of ``jax.random.key(0)`` where none is given.
+
+    Raises:
+        InvalidInput: for fewer than two groups.
+    """
+    if seeds < 2 * GROUP:
+        raise InvalidInput(f"seeds: {seeds} given; standard errors need at least {2 * GROUP}")
+    groups = seeds // GROUP
+    return jax.random.split(jax.random.key(0) if key is None else key, groups * GROUP).reshape(groups, GROUP)
 
 
 def _update(state: State, found: Any) -> State:

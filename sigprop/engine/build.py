@@ -329,7 +329,7 @@ class Pool:
                 local = [d._replace(size=size) if k == along else d for k, d in enumerate(dims)]
                 parts.append(self._take_in(part, where, index, axis, table, position, local) if axis in where
                              else (part, tuple(index[j] for j in where)))
-            return self.concat(parts, node.sizes, index[node.axis], dims)
+            return self.concat(parts, node.sizes, along, dims)
         if isinstance(node, Concat):
             return self._take_concat(node, index, axis, np.asarray(table), position, dims)
         if isinstance(node, Reduce) or (isinstance(node, Sum) and not (node.gaussian or node.shared or any(node.iid))):

@@ -12,6 +12,7 @@ import numpy as np
 from sigprop.arrays import concrete, host, namespace
 from sigprop.engine.build import Pool
 from sigprop.engine.draws import Draw
+from sigprop.engine.labels import Label
 from sigprop.engine.nodes import Const, Dim, Node, Occurrence
 from sigprop.errors import MissingRule
 from sigprop.types import EXACT, Note
@@ -95,6 +96,22 @@ def settle(node: Node, dims: Sequence[Dim], axes: Axes) -> Value:
     array = xp.reshape(array, [f.size if f.ref is not None else 1 for f in flat])
     array = xp.broadcast_to(array, [f.size for f in flat])
     return Known(xp.reshape(array, [prod(f.size for f in a) for a in axes]), node.note)
+
+
+def labelled(value: Field, start: int = 0) -> tuple[tuple[Label, ...], list[list[Label]]]:
+    """Fresh labels for each factor of each axis: those of the node's dims, and by axis."""
+    own: dict[int, Label] = {}
+    rows, count = [], start
+    for factors in value.axes:
+        row = []
+        for f in factors:
+            label = Label(count, "site" if f.ref is None else value.node.dims[f.ref].kind, f.size)
+            count += 1
+            row.append(label)
+            if f.ref is not None:
+                own[f.ref] = label
+        rows.append(row)
+    return tuple(own[k] for k in range(len(value.node.dims))), rows
 
 
 def split(pool: Pool, value: Field, ref: int, sizes: Sequence[int]) -> Field:

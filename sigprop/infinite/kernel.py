@@ -14,6 +14,7 @@ from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import RULES, Context, Field, Known, Label, Value, demand_exact, interpret, known, method_of
 from sigprop.engine.labels import aligned, contract
 from sigprop.engine.query import Query
+from sigprop.engine.values import labelled
 from sigprop.errors import InvalidInput, SigpropError, Unsound
 from sigprop.infinite.tangent import PARAMETERIZATIONS, by_path, derivative, leaf_of, rates, tangents
 from sigprop.network import Network, check_inputs, check_pair, parameters
@@ -137,8 +138,8 @@ def output_moment(context: Context, one: Value, two: Value, diagonal: bool | str
     if not isinstance(one, Field) or not isinstance(two, Field):
         raise Unsound("one output is random and the other is not")
     last = len(one.axes) - 1
-    labels1, rows1 = _labelled(one, 0)
-    labels2, rows2 = _labelled(two, _SHIFT)
+    labels1, rows1 = labelled(one, 0)
+    labels2, rows2 = labelled(two, _SHIFT)
     features = rows1[last] if last > 0 else []
     batch, sites = rows1[:1], rows1[1:max(last, 1)]
     equal = [*features, *_flat(batch if diagonal in (True, "batch") else []), *_flat(sites if diagonal in (True, "sites") else [])]
@@ -165,19 +166,3 @@ def _known_moment(one: Known, two: Known, diagonal: bool | str) -> tuple[Any, No
 
 def _flat(rows: Sequence[Sequence[Label]]) -> list[Label]:
     return [label for row in rows for label in row]
-
-
-def _labelled(value: Field, start: int) -> tuple[tuple[Label, ...], list[list[Label]]]:
-    """Fresh labels for each factor of each axis: those of the node's dims, and by axis."""
-    own: dict[int, Label] = {}
-    rows, count = [], start
-    for factors in value.axes:
-        row = []
-        for f in factors:
-            label = Label(count, "site" if f.ref is None else value.node.dims[f.ref].kind, f.size)
-            count += 1
-            row.append(label)
-            if f.ref is not None:
-                own[f.ref] = label
-        rows.append(row)
-    return tuple(own[k] for k in range(len(value.node.dims))), rows

@@ -12,9 +12,10 @@ import numpy as np
 import xarray as xr
 
 from sigprop.arrays import concrete, host, namespace
-from sigprop.empirical import streamed
+from sigprop.empirical import grouped_keys, streamed
 from sigprop.engine import Field, Known, Label, Named, Query, Sampler, Value
 from sigprop.engine.labels import aligned
+from sigprop.engine.values import labelled
 from sigprop.errors import InvalidInput
 from sigprop.network import Network, check_inputs
 from sigprop.predict.signal import Interpretation, interpretation
@@ -24,8 +25,6 @@ PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _REPLICATES = 8
 _NUMBERS = 1 << 24  # logits, or normal numbers behind them, in one replicate
 _MASKED = -1e3  # mean of a logit below which its key is masked: logits are of order one, masks add -1e4 or less
-_ROWS = 1 << 19  # first number of the labels of queries and keys
-_GROUP = 4  # seeds whose spread gives one estimate of standard deviations
 
 
 class _Layer(NamedTuple):
@@ -86,8 +85,7 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
         MissingRule, Unsound: where the model cannot be predicted, naming the line.
     """
     check_inputs(x)
-    if seeds and seeds < 2 * _GROUP:
-        raise InvalidInput(f"seeds: {seeds} given; standard errors need at least {2 * _GROUP}, 0 measures nothing")
+    keys = grouped_keys(seeds, key) if seeds else None
     found = interpretation(net, *x)
     layers = _layers(net, found, x)
     if not layers:
@@ -106,8 +104,8 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
     for layer, table, mask in zip(layers, tables, masks, strict=True):
         data |= _maps(layer, table, "", "")
         data[f"open_keys:{layer.name}"] = (("input", f"{layer.name}:query"), mask.sum(-1))
-    if seeds:
-        data |= _measured(net, x, layers, masks, seeds, key)
+    if keys is not None:
+        data |= _measured(net, x, layers, masks, keys)
     return xr.Dataset(data, {"layer": [layer.name for layer in layers], "probability": list(PROBABILITIES)}, {"seeds": seeds})
 
 
@@ -151,23 +149,6 @@ def _over_sites(value: Value, axis: int) -> bool:
 
 # prediction
 
-def _labels(value: Field, layer: _Layer | None = None) -> list[list[Label]]:
-    """Labels of the factors of each axis; those of the rows of a layer are apart from all others."""
-    count, found = 0, []
-    for axis, factors in enumerate(value.axes):
-        start = _ROWS if layer is not None and axis in (layer.query, layer.key) else 0
-        found.append([Label(start + count + k, "site" if f.ref is None else value.node.dims[f.ref].kind, f.size)
-                      for k, f in enumerate(factors)])
-        count += len(factors)
-    return found
-
-
-def _own(value: Field, labels: Sequence[Sequence[Label]]) -> tuple[Label, ...]:
-    """Labels of the node's dims."""
-    pairs = [(f.ref, la) for factors, row in zip(value.axes, labels, strict=True) for f, la in zip(factors, row, strict=True)]
-    return tuple(la for ref, la in sorted((ref, la) for ref, la in pairs if ref is not None))
-
-
 def _full(named: Named, labels: Sequence[Sequence[Label]], lead: Sequence[Label] = (), alike: Sequence[int] = ()) -> Any:
     """``[*lead, *shape]``, of size 1 along those axes ``alike`` along which nothing varies."""
     once = {la for axis in alike for la in labels[axis] if not set(labels[axis]) & set(named.labels)}
@@ -184,8 +165,8 @@ def _open_keys(found: Interpretation, layer: _Layer) -> Any:
         mean = value.array
     else:
         assert isinstance(value, Field)
-        labels = _labels(value)
-        mean = _full(found.context.query.moment([(value.node, _own(value, labels))]), labels)
+        own, labels = labelled(value)
+        mean = _full(found.context.query.moment([(value.node, own)]), labels)
     return layer.arranged(mean)[:, 0] > _MASKED
 
 
@@ -209,9 +190,8 @@ def _predicted(value: Value, query: Query, layer: _Layer, mask: Any) -> dict[str
 
 def _drawn(value: Field, query: Query, layer: _Layer) -> Iterator[Any]:
     """Logits ``[points, *shape]``; the tokens of a row and of all rows are drawn jointly, other axes at the same points."""
-    labels = _labels(value, layer)
-    own = _own(value, labels)
-    rows = [k for k, la in enumerate(own) if la.number >= _ROWS]
+    own, labels = labelled(value)
+    rows = [k for k, la in enumerate(own) if la in (*labels[layer.query], *labels[layer.key])]
     rest = [k for k in range(len(own)) if k not in rows]
     dims = value.node.dims
     order = {k: n for n, k in enumerate((*rest, *rows))}
@@ -276,11 +256,9 @@ def _statistics(mean: dict[str, Any], stderr: dict[str, Any]) -> tuple[dict[str,
 
 # measurement
 
-def _measured(net: Network, x: tuple[Any, ...], layers: Sequence[_Layer], masks: Sequence[Any], seeds: int, key: Any) -> dict[str, Any]:
+def _measured(net: Network, x: tuple[Any, ...], layers: Sequence[_Layer], masks: Sequence[Any], keys: Any) -> dict[str, Any]:
     """Variables ``measured_*`` and their standard errors."""
     graph, wanted = net.graph(*x), [layer.softmax.logits for layer in layers]
-    groups = seeds // _GROUP
-    keys = jax.random.split(jax.random.key(0) if key is None else key, groups * _GROUP).reshape(groups, _GROUP)
 
     def step(group: Any) -> list[dict[str, Any]]:
         leaves = [jnp.asarray(a) for a in jax.tree.leaves(x)]

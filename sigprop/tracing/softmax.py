@@ -16,7 +16,6 @@ class Softmax:
     logits: int
     axis: int
     path: str
-    source: str
 
 
 def softmaxes(graph: Graph) -> list[Softmax]:
@@ -30,7 +29,7 @@ def softmaxes(graph: Graph) -> list[Softmax]:
         above, below = (_exponential(made, v) for v in (op.inputs[0], total.inputs[0]))
         if above is not None and below is not None and above.inputs == below.inputs:
             logits = _unshifted(made, below.inputs[0])
-            found.append(Softmax(logits, int(total.params["axes"][0]), op.path, op.source))
+            found.append(Softmax(logits, int(total.params["axes"][0]), op.path))
     return found
 
 
