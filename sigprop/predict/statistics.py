@@ -14,6 +14,7 @@ from sigprop.datasets import PROBABILITIES
 from sigprop.engine import Context, Field, Known, Label, Named, Sampler, Value, method_of
 from sigprop.engine.labels import aligned, contract
 from sigprop.engine.nodes import Concat, Const, Node
+from sigprop.engine.values import labelled
 from sigprop.errors import Unsound
 
 _ENTRIES = 1 << 20  # numbers drawn for the quantiles of one node
@@ -46,25 +47,19 @@ class Layout(NamedTuple):
 
 def layout(value: Field, batch: int) -> Layout:
     """The leading factors of axis 0 whose product is ``batch`` range over the examples; of statistics over them there are none."""
-    own: dict[int, Label] = {}
+    own, rows = labelled(value)
     examples: list[Label] = []
     sites: dict[int, list[Label]] = {}
     channels: list[Label] = []
-    count = 0
-    for axis, factors in enumerate(value.axes):
-        for f in factors:
-            kind = "site" if f.ref is None else value.node.dims[f.ref].kind
-            label = Label(count, kind, f.size)
-            count += 1
-            if f.ref is not None:
-                own[f.ref] = label
+    for axis, (factors, labels) in enumerate(zip(value.axes, rows, strict=True)):
+        for f, label in zip(factors, labels, strict=True):
             if axis == 0 and value.shape[0] == batch and prod(e.size for e in examples) < batch:
                 examples.append(label)
-            elif kind == "chan":
+            elif label.kind == "chan":
                 channels.append(label)
             elif f.ref is not None:
                 sites.setdefault(axis, []).append(label)
-    return Layout(tuple(own[k] for k in range(len(value.node.dims))), examples, sites, channels)
+    return Layout(own, examples, sites, channels)
 
 
 def statistics(context: Context, value: Value, batch: int) -> Statistics:
