@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,7 @@ def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named | Drawn
     factors: list[Named | Drawn] = []
     for group in connected(atoms, lambda a, b: _linked(sources[a], sources[b], cov)):
         if any(a.variables is None for a in group):
-            factors.append(Drawn(partial(sampling.expectation, query), tuple((a.node, a.labels) for a in group)))
+            factors.append(Drawn(query.sampled, tuple((a.node, a.labels) for a in group)))
             continue
         value = _expectation(query, group, cov)
         if is_nothing(value):
@@ -64,7 +63,7 @@ def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named
     if all(a.linear for a in group) and not (other and len(group) > 2):
         return _isserlis(query, [a.variables[0] for a in group if a.variables], cov)
     if other:
-        return sampling.expectation(query, [(a.node, a.labels) for a in group])
+        return query.sampled([(a.node, a.labels) for a in group])
     scope = _Scope(query, group, cov)
     single = all(len(a.variables or ()) == 1 for a in group)
     if single and len(scope.variables) == 1:
@@ -74,7 +73,7 @@ def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named
     kept = tuple(dict.fromkeys(v for a in group if not a.linear for v in a.variables or ()))
     if single and len(kept) <= 2:
         return _regressed(scope, kept)
-    return sampling.expectation(query, [(a.node, a.labels) for a in group])
+    return query.sampled([(a.node, a.labels) for a in group])
 
 
 class _Scope:
