@@ -21,7 +21,7 @@ from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.groups import connected
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, difference, is_nothing, multiply, total, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
-from sigprop.engine.tails import gram_charlier
+from sigprop.engine.tails import beside, gram_charlier
 from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, rounding, triangular
 from sigprop.types import METHODS, Estimate, Note
@@ -89,7 +89,7 @@ class _Scope:
         found = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
         pairs = {pair: None if n is None else dense(n) for pair, n in found.items()}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
-        self.note = Note.of([Note.largest(_beside(n, pairs, pair) for pair, n in pairs.items() if n is not None),
+        self.note = Note.of([Note.largest(beside(n, *(pairs[v, v] for v in pair)) for pair, n in pairs.items() if n is not None),
                              Note.largest(n.note for n in means.values() if n is not None)])
         largest = sorted(inputs, key=lambda n: -len(n.labels))  # arrays over all pairs keep their order of axes
         self.exponents: dict[Variable, Any] = {}
@@ -142,16 +142,6 @@ class _Scope:
         kept = [i for i, label in enumerate(self.layout) if array.shape[i] == label.size and label.size > 1]
         note = Note.of((self.note, Note(_relative(estimate), METHODS.index(estimate.method))))
         return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)
-
-
-def _beside(cov: Named, pairs: Mapping[tuple[Variable, Variable], Named | None], pair: tuple[Variable, Variable]) -> Note:
-    """The note of a covariance with its error relative to the two variances: what is nearly zero has no relative error."""
-    found = [cov, *(pairs[v, v] for v in pair)]
-    if any(n is None or not concrete(n.array) or not isinstance(n.exponent, int) for n in found):
-        return cov.note
-    top, one, two = (float(np.max(np.abs(n.plain()), initial=0.0)) for n in found if n is not None)
-    share = top / (one * two) ** 0.5 if one * two > 0 else 1.0
-    return cov.note._replace(error=cov.note.error * min(share, 1.0))
 
 
 def _relative(estimate: Estimate) -> Any:

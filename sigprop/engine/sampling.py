@@ -34,6 +34,7 @@ from sigprop.engine.labels import (
     varying,
 )
 from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Reduce, Sum, Take, below, whole
+from sigprop.engine.tails import beside
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
 from sigprop.types import METHODS, Note
@@ -196,7 +197,8 @@ class Sampler:
     def _correlate(self) -> None:
         cov, mean = self._covariances()
         known = [n for n in (*cov.values(), *mean.values()) if n is not None]
-        self.note = Note.largest(n.note for n in known)
+        errors = [beside(n, cov[i, i], cov[j, j]) for (i, j), n in cov.items() if n is not None]
+        self.note = Note.largest([*errors, *(n.note for n in mean.values() if n is not None)])
         block = {label for v in self.variables for label in (*self.blocks[v], *_shifted(self.blocks[v]))}
         self.layout = tuple(label for label in union(n.labels for n in known) if label not in block)
         groups = connected(range(len(self.variables)), lambda i, j: cov[i, j] is not None)
