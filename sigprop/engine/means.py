@@ -4,8 +4,9 @@ A sum of ``n`` zero-mean fields over channels, without weights, is of order ``sq
 terms is met, it is then a mean, of order ``1/sqrt(n)``, whatever its size: what it is multiplied by before and after, a normalizer's
 scale say, is of order one. The *order* of a field is the number of such means in it: they add up in products, and the least of its
 terms is that of a sum. A term of a sum is dropped beside terms of lower order, with two exceptions. Parameters are summed again later,
-and keep their means: what these are multiplied by then may be a sum of as many terms. Derivatives, whose scales differ from tangent to tangent, and biases have no order that a mean could be compared
-with: beside them it is dropped only where they vary along channels over which it is a mean, else it may be all that is read out.
+and keep their means: what these are multiplied by then may be a sum of as many terms. Derivatives, whose scales differ from tangent to
+tangent, and biases have no order that a mean could be compared with: beside them it is dropped only where they vary along channels over
+which it is a mean, else it may be all that is read out.
 """
 
 from __future__ import annotations

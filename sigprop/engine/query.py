@@ -272,6 +272,8 @@ class Query:
         if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
             return [p for n, i in node.children for p in self._term([*rest, (n, tuple(labels[j] for j in i))])]
         if isinstance(node, Sum) and not any(node.iid):
+            if not node.gaussian and any(_drawn([f]) and not node.leaves & ~f[0].leaves for f in rest):
+                return None  # drawn with what is a function of the same fields
             if node.unweighted:
                 raise Unsound("a mean over channels that vanishes as the width grows is all that is left: its size is not known here")
             fresh = self._fresh([labels, *(la for _, la in rest)], node.summed)
