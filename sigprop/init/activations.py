@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,8 +42,8 @@ def function(activation: Activation) -> Callable[[Any], Any]:
         if activation not in NAMED:
             raise InvalidInput(f"activation: {activation!r} is none of {', '.join(NAMED)}; or give the function")
         return NAMED[activation]
-    if not callable(activation):
-        raise InvalidInput(f"activation: {activation!r} is neither a function nor one of {', '.join(NAMED)}")
+    if not callable(activation) or not isinstance(activation, Hashable):
+        raise InvalidInput(f"activation: {activation!r} is neither a hashable function nor one of {', '.join(NAMED)}")
     return activation
 
 
@@ -53,6 +53,8 @@ def exactly(f: Callable[[Any], Any], *key: Any) -> Function:
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
             try:
                 out = np.asarray(f(np.asarray(u, np.float64)), np.float64)
+            except InvalidInput:
+                raise
             except (TypeError, ValueError, jax.errors.JAXTypeError) as error:
                 raise InvalidInput(f"activation: {f!r} is not a function of one array of real numbers: {error}") from error
         if out.shape != np.shape(u):

@@ -21,7 +21,7 @@ def check_number(name: str, value: Any, low: float = -inf, high: float = inf, *,
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
         raise InvalidInput(f"{name}: {value!r} is not a finite real number known before tracing")
-    if not (low <= value <= high and value > above):
+    if not (low <= float(value) <= high and float(value) > above):
         bounds = [text for text, given in ((f"above {above:g}", above > -inf), (f"at least {low:g}", low > -inf),
                                            (f"at most {high:g}", high < inf)) if given]
         raise InvalidInput(f"{name}: {value!r} given; it must be {' and '.join(bounds)}")

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Array
 
 from sigprop.init.checks import check_number
-from sigprop.init.fans import Fans
+from sigprop.init.fans import PLAIN
 from sigprop.init.independent import Normal, Uniform
 from sigprop.init.initializer import Initializer
 from sigprop.init.scaling import FanSpec, VarianceScaling, check_fans, counted
@@ -27,7 +27,7 @@ class SirenFirst(Initializer):
         InvalidInput: for fans that are not above 0; by a call for shapes whose fans cannot be counted.
     """
 
-    fans: FanSpec = Fans()
+    fans: FanSpec = PLAIN
 
     def __post_init__(self) -> None:
         check_fans(self.fans)
@@ -42,7 +42,7 @@ class SirenFirst(Initializer):
         return self._entries(shape).law(shape)
 
 
-def siren(w0: float = 30.0, fans: FanSpec = Fans()) -> VarianceScaling:
+def siren(w0: float = 30.0, fans: FanSpec = PLAIN) -> VarianceScaling:
     """Uniform within ``sqrt(6 / n) / w0``: hidden layers ``sin(w0 (W x + b))`` of a SIREN (Sitzmann et al. 2020, section 3.2).
 
     Args:

@@ -14,7 +14,7 @@ from sigprop.errors import InvalidInput
 from sigprop.gaussian import Function, moment1
 from sigprop.init.activations import Activation, exactly, function
 from sigprop.init.checks import check_number
-from sigprop.init.fans import Fans
+from sigprop.init.fans import PLAIN
 from sigprop.init.scaling import FanSpec, VarianceScaling
 
 _GRID = np.logspace(-8.0, 4.0, 97)  # mean squares among which fixed points are looked for
@@ -39,9 +39,10 @@ class CriticalPoint(NamedTuple):
     slope: float
 
 
-@lru_cache(maxsize=128)
 def critical_point(activation: Activation, bias_variance: float = 0.0) -> CriticalPoint:
-    """Solve ``sigma_w^2 E[f'(z)^2] = 1`` at ``q = sigma_w^2 E[f(z)^2] + sigma_b^2``, ``z`` of variance ``q`` (Schoenholz et al. 2017, eq. 5).
+    """The weight variance with ``sigma_w^2 E[f'(z)^2] = 1`` at ``q = E[z^2] = sigma_w^2 E[f(z)^2] + sigma_b^2``.
+
+    That is chi_1 = 1 at the fixed point (Poole et al. 2016, eq. 5; Schoenholz et al. 2017, eq. 3 and 5).
 
     Of several solutions it is the one with the smallest ``q`` that layers do not leave, or the smallest where they leave all.
 
@@ -54,6 +55,12 @@ def critical_point(activation: Activation, bias_variance: float = 0.0) -> Critic
             ``q`` between 1e-8 and 1e4, as for ReLU with biases.
     """
     check_number("bias_variance", bias_variance, 0.0)
+    function(activation)
+    return _solved(activation, float(bias_variance))
+
+
+@lru_cache(maxsize=128)
+def _solved(activation: Activation, bias_variance: float) -> CriticalPoint:
     f = function(activation)
     both = exactly(f, "activation"), exactly(_derivative(f), "derivative of activation", f)
     if bias_variance == 0 and float(np.abs(both[0](np.zeros(1)))[0]) == 0:
@@ -72,7 +79,7 @@ def critical_point(activation: Activation, bias_variance: float = 0.0) -> Critic
     return next((p for p in points if p.slope <= 1), points[0])
 
 
-def critical(activation: Activation, bias_variance: float = 0.0, fans: FanSpec = Fans(), distribution: str = "normal") -> VarianceScaling:
+def critical(activation: Activation, bias_variance: float = 0.0, fans: FanSpec = PLAIN, distribution: str = "normal") -> VarianceScaling:
     """Weights at the edge of chaos: variance ``sigma_w^2 / n``, to go with biases of the given variance.
 
     Args:
@@ -85,14 +92,20 @@ def critical(activation: Activation, bias_variance: float = 0.0, fans: FanSpec =
     point = critical_point(activation, bias_variance)
     if point.slope > 1 + _TOLERANCE:
         raise InvalidInput(f"bias_variance: with {bias_variance!r} and {activation!r} layers leave the fixed point q = "
-                           f"{point.fixed_point:.4g} (slope {point.slope:.4g}), and away from it chi_1 is not 1; try a larger bias variance, "
-                           "or 0")
+                           f"{point.fixed_point:.4g} (slope {point.slope:.4g}), and away from it chi_1 is not 1; try a larger bias "
+                           "variance, or 0")
     return VarianceScaling(point.weight_variance, "fan_in", distribution, fans)
 
 
 @lru_cache(maxsize=128)
 def _derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda u: jax.jvp(f, (jnp.asarray(u),), (jnp.ones_like(u),))[1]
+    def slope(u: Any) -> Any:
+        try:
+            return jax.jvp(f, (jnp.asarray(u),), (jnp.ones_like(u),))[1]
+        except (TypeError, jax.errors.JAXTypeError) as error:
+            raise InvalidInput(f"activation: JAX cannot differentiate {f!r}, write it with jax.numpy: {error}") from error
+
+    return slope
 
 
 def _ratio(both: tuple[Function, Function], q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +121,7 @@ def _ratio(both: tuple[Function, Function], q: np.ndarray) -> tuple[np.ndarray, 
 def _refined(both: tuple[Function, Function], bias_variance: float, low: float, high: float) -> CriticalPoint:
     from scipy.optimize import brentq  # slow to import
 
-    q = float(brentq(lambda t: float(_ratio(both, np.array(t))[0]) - bias_variance, low, high, xtol=1e-14 * low, rtol=1e-13))
+    q: Any = brentq(lambda t: float(_ratio(both, np.array(t))[0]) - bias_variance, low, high, xtol=1e-14 * low)
     weight = 1 / float(_ratio(both, np.array(q))[1])
     growth = float(moment1(list(both), 0.0, np.array(q), degree=1).value) / q**0.5  # d E[f^2] / dq = E[f f' z] / sqrt(q)
     return CriticalPoint(weight, bias_variance, q, weight * growth)

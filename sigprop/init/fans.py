@@ -78,3 +78,6 @@ def _axes(name: str, given: int | tuple[int, ...], shape: Sequence[int]) -> tupl
         if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
             raise InvalidInput(f"{name}: shape {tuple(shape)} has no axis {axis!r}; give the fans as numbers, or the axes")
     return tuple(axis % len(shape) for axis in _several(given))
+
+
+PLAIN = Fans()  # a dense layer, or a convolution without stride or groups

@@ -79,7 +79,7 @@ def t_fixup_decoder(base: Base, layers: int) -> Scaled:
 
 
 def gpt2(base: Base, layers: int) -> Scaled:
-    """``base`` over ``sqrt(2 layers)``: the output weights of both branches of each of ``layers`` blocks (Radford et al. 2019, section 2.3).
+    """``base`` over ``sqrt(2 layers)``: the output weights of both branches of each of ``layers`` blocks (Radford et al. 2019, sec. 2.3).
 
     Raises:
         InvalidInput: where ``layers`` is not a whole number of 1 or more.

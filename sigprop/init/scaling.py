@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_choice, check_number
-from sigprop.init.fans import Fans
+from sigprop.init.fans import PLAIN, Fans
 from sigprop.init.independent import Normal, TruncatedNormal, Uniform
 from sigprop.init.initializer import Initializer
 from sigprop.types import Law
@@ -41,7 +41,7 @@ class VarianceScaling(Initializer):
     scale: float = 1.0
     mode: str = "fan_in"
     distribution: str = "truncated_normal"
-    fans: FanSpec = Fans()
+    fans: FanSpec = PLAIN
 
     def __post_init__(self) -> None:
         check_number("scale", self.scale, above=0.0)
@@ -80,7 +80,7 @@ def counted(fans: FanSpec, shape: tuple[int, ...]) -> tuple[float, float]:
     return fans if isinstance(fans, tuple) else (fans, fans)
 
 
-def he(fans: FanSpec = Fans(), mode: str = "fan_in", distribution: str = "truncated_normal", negative_slope: float = 0.0,
+def he(fans: FanSpec = PLAIN, mode: str = "fan_in", distribution: str = "truncated_normal", negative_slope: float = 0.0,
        kept: float = 1.0) -> VarianceScaling:
     """Variance ``2 / (p (1 + a^2) n)``, which keeps the mean square through leaky ReLUs (He et al. 2015, eq. 10 and 15).
 
@@ -98,18 +98,18 @@ def he(fans: FanSpec = Fans(), mode: str = "fan_in", distribution: str = "trunca
     return VarianceScaling(2.0 / (kept * (1 + negative_slope**2)), mode, distribution, fans)
 
 
-def xavier(fans: FanSpec = Fans(), distribution: str = "truncated_normal", gain: float = 1.0) -> VarianceScaling:
+def xavier(fans: FanSpec = PLAIN, distribution: str = "truncated_normal", gain: float = 1.0) -> VarianceScaling:
     """Variance ``2 gain^2 / (n + m)`` (Glorot & Bengio 2010, eq. 12); arguments as in :class:`VarianceScaling`."""
     check_number("gain", gain, above=0.0)
     return VarianceScaling(gain**2, "fan_avg", distribution, fans)
 
 
-def lecun(fans: FanSpec = Fans(), distribution: str = "truncated_normal") -> VarianceScaling:
+def lecun(fans: FanSpec = PLAIN, distribution: str = "truncated_normal") -> VarianceScaling:
     """Variance ``1 / n`` (LeCun et al. 1998, eq. 16); arguments as in :class:`VarianceScaling`."""
     return VarianceScaling(1.0, "fan_in", distribution, fans)
 
 
-def small_init(fans: FanSpec = Fans(), distribution: str = "normal") -> VarianceScaling:
+def small_init(fans: FanSpec = PLAIN, distribution: str = "normal") -> VarianceScaling:
     """Variance ``2 / (5 n)``: Xavier's for a layer from n to 4n units, used for all (Nguyen & Salazar 2019, "SmallInit")."""
     return VarianceScaling(0.4, "fan_in", distribution, fans)
 
