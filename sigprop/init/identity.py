@@ -19,8 +19,7 @@ from sigprop.types import Law
 
 def _share_of_ones(share: float, gain: float) -> Law:
     """Pooled law of a fixed table of zeros with a share of entries ``gain``."""
-    variance = gain**2 * share * (1 - share)
-    return Law(gain * share, variance, "table" if variance else "constant")
+    return Law(gain * share, gain**2 * share * (1 - share), "table")
 
 
 @dataclass(frozen=True)

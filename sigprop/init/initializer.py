@@ -41,7 +41,8 @@ class Initializer:
         Raises:
             InvalidInput: for a shape that the initializer cannot fill.
         """
-        return self._law(checked_shape(shape))
+        law = self._law(checked_shape(shape))
+        return law if law.variance > 0 else Law(law.mean, 0.0, "constant")
 
     def __mul__(self, gain: float) -> Scaled:
         return Scaled(self, gain)
