@@ -55,7 +55,7 @@ def exactly(f: Callable[[Any], Any], *key: Any) -> Function:
                 out = np.asarray(f(np.asarray(u, np.float64)), np.float64)
             except InvalidInput:
                 raise
-            except (TypeError, ValueError, jax.errors.JAXTypeError) as error:
+            except Exception as error:
                 raise InvalidInput(f"activation: {f!r} is not a function of one array of real numbers: {error}") from error
         if out.shape != np.shape(u):
             raise InvalidInput(f"activation: {f!r} maps shape {np.shape(u)} to {out.shape}; it must act on each entry by itself")
