@@ -3,7 +3,7 @@
 Adam's first updates are the signs of the gradient times the learning rate, which is what is taken here.
 """
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -46,10 +46,12 @@ def change(model, scales, shapes, rate, steps=3, seeds=4):
     def run(key):
         keys = dict(zip(shapes, jax.random.split(key, len(shapes)), strict=True))
         params = {name: scales[name].initializer()(keys[name], shape) for name, shape in shapes.items()}
-        moved = params
-        for _ in range(steps):
+
+        def step(_, moved):
             slope = jax.grad(loss)(moved)
-            moved = {name: moved[name] - rate * scales[name].learning_rate * jnp.sign(slope[name]) for name in moved}
+            return {name: moved[name] - rate * scales[name].learning_rate * jnp.sign(slope[name]) for name in moved}
+
+        moved = jax.lax.fori_loop(0, steps, step, params)
         before, after = model(effective(params), X), model(effective(moved), X)
         return jnp.array([jnp.sqrt(jnp.mean((b - a) ** 2)) for b, a in zip(before, after, strict=True)])
 
@@ -68,29 +70,30 @@ WIDTHS = {"mup": (lambda n: I.MuP(n, 64), 0.01), "u-mup": (lambda n: I.UnitMuP()
 @pytest.mark.parametrize("name", WIDTHS)
 def test_updates_do_not_depend_on_the_width(name):
     parameterization, rate = WIDTHS[name]
-    ratio = wide(parameterization, 512, rate) / wide(parameterization, 64, rate)
+    ratio = wide(parameterization, 256, rate) / wide(parameterization, 64, rate)
     assert np.all((ratio > 0.6) & (ratio < 1.4)), ratio
 
 
 def test_updates_of_the_standard_parameterization_grow_with_the_width():
-    ratio = wide(lambda n: I.MuP(n, n), 512, 0.001) / wide(lambda n: I.MuP(n, n), 64, 0.001)
-    assert ratio[1] > 5, ratio
+    ratio = wide(lambda n: I.MuP(n, n), 256, 0.001) / wide(lambda n: I.MuP(n, n), 64, 0.001)
+    assert ratio[1] > 2.5, ratio
 
 
-def deep(alpha, width, depth, base_depth, rate=0.003):
-    p = I.CompleteP(width, 64, depth, base_depth, alpha, variance=1 / 64)
+@cache
+def deep(alpha, width, depth, base_depth, rate=0.001):
+    p = I.CompleteP(width, 32, depth, base_depth, alpha, variance=1 / 32)
     shapes = {"input": (16, width), "hidden": (depth, 2, width, width), "output": (width, 1)}
     return change(partial(residual, p.residual), {"input": p.input(), "hidden": p.hidden(), "output": p.output()}, shapes, rate)
 
 
-@pytest.mark.parametrize(("alpha", "width", "depth"), [(1.0, 64, 32), (1.0, 256, 8), (0.5, 64, 32)])
+@pytest.mark.parametrize(("alpha", "width", "depth"), [(1.0, 32, 16), (1.0, 128, 4), (0.5, 32, 16)])
 def test_updates_do_not_depend_on_the_depth(alpha, width, depth):
-    ratio = deep(alpha, width, depth, 8) / deep(alpha, 64, 8, 8)
+    ratio = deep(alpha, width, depth, 4) / deep(1.0, 32, 4, 4)
     assert np.all((ratio > 0.6) & (ratio < 1.4)), ratio
 
 
 def test_updates_without_a_parameterization_grow_with_the_depth():
-    ratio = deep(1.0, 64, 32, 32) / deep(1.0, 64, 8, 8)
+    ratio = deep(1.0, 32, 16, 16) / deep(1.0, 32, 4, 4)
     assert np.all(ratio > 1.5), ratio
 
 
