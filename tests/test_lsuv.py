@@ -67,7 +67,12 @@ class Stacked(nnx.Module):
     """Four layers stored in one parameter."""
 
     def __init__(self, rngs):
-        self.layers = nnx.vmap(lambda rngs: nnx.Linear(12, 12, kernel_init=sp.init.Normal(2.0), rngs=rngs))(rngs.fork(split=4))
+        @nnx.split_rngs(splits=4)
+        @nnx.vmap
+        def stack(rngs):
+            return nnx.Linear(12, 12, kernel_init=sp.init.Normal(2.0), rngs=rngs)
+
+        self.layers = stack(rngs)
 
     def __call__(self, x):
         return nnx.scan(lambda x, layer: nnx.relu(layer(x)), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(x, self.layers)
@@ -105,7 +110,8 @@ def test_it_can_be_mapped_over_seeds():
     keys = jax.random.split(jax.random.key(0), 3)
     mapped = jax.jit(jax.vmap(lambda key: sp.lsuv(net, net.init(key), X)))(keys)
     alone = sp.lsuv(net, net.init(keys[2]), X)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[2], b, rtol=1e-4, atol=1e-6), mapped, alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[2], b, rtol=1e-4, atol=1e-6), mapped["variables"],
+                 alone["variables"])
 
 
 ZERO = sp.network(nn.Sequential([nn.Dense(8), nn.Dense(3, kernel_init=sp.init.Constant(0.0))]), X)

@@ -10,6 +10,6 @@ from sigprop.empirical.seeds import monte_carlo_kernel
 from sigprop.empirical.stream import grouped_keys, streamed
 
 __all__ = [
-    "empirical_kernel", "empirical_ntk", "grouped_keys", "linearize", "loss_gradients", "lsuv", "measure", "measure_arrays", "measure_gradients",
-    "monte_carlo_kernel", "ntk_operator", "streamed", "taylor",
+    "empirical_kernel", "empirical_ntk", "grouped_keys", "linearize", "loss_gradients", "lsuv", "measure", "measure_arrays",
+    "measure_gradients", "monte_carlo_kernel", "ntk_operator", "streamed", "taylor",
 ]
