@@ -177,17 +177,26 @@ def connections(layer, x):
     return float(units.mean()), float(pull(jnp.ones_like(units))[0].mean()), params["params"]["kernel"].shape
 
 
-@hypothesis.given(st.integers(1, 3), st.data())
-@hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
-def test_fans_are_the_counted_connections(rank, data):
-    kernel, strides = (data.draw(st.tuples(*[st.integers(1, most)] * rank)) for most in (4, 3))
-    groups, narrow, wide = (data.draw(st.integers(1, 3)) for _ in range(3))
+def check_fans(kernel, strides, groups, narrow, wide):
     given = {"kernel_size": kernel, "strides": strides, "padding": "CIRCULAR", "use_bias": False, "kernel_init": nn.initializers.ones}
-    x = jnp.ones((1, *[6] * rank, groups * narrow))
+    x = jnp.ones((1, *[6] * len(kernel), groups * narrow))
     fan_in, fan_out, shape = connections(nn.Conv(groups * wide, feature_group_count=groups, **given), x)
     assert I.Fans(groups=groups, stride=strides).count(shape) == pytest.approx((fan_in, fan_out), rel=1e-5)
     fan_in, fan_out, shape = connections(nn.ConvTranspose(wide, **given), x)
     assert I.Fans(transposed_stride=strides).count(shape) == pytest.approx((fan_in, fan_out), rel=1e-5)
+
+
+@pytest.mark.parametrize("case", [((3,), (2,), 1, 2, 3), ((3, 2), (2, 3), 2, 1, 2), ((1, 4), (3, 1), 3, 1, 1)], ids=str)
+def test_fans_are_the_counted_connections(case):
+    check_fans(*case)
+
+
+@pytest.mark.slow
+@hypothesis.given(st.integers(1, 3), st.data())
+@hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+def test_fans_are_the_counted_connections_of_any_convolution(rank, data):
+    kernel, strides = (data.draw(st.tuples(*[st.integers(1, most)] * rank)) for most in (4, 3))
+    check_fans(kernel, strides, *(data.draw(st.integers(1, 3)) for _ in range(3)))
 
 
 def test_he_keeps_the_signal_of_a_transposed_convolution_only_with_its_true_fan():
@@ -317,6 +326,7 @@ BAD = {
     "looks linear": (lambda: I.LooksLinear()(KEY, (5, 4)), "even number of inputs"),
     "law of another initializer": (lambda: I.gpt2(nn.initializers.he_normal(), 3).law((4, 4)), "base: .*states no law"),
     "base": (lambda: I.gpt2(0.02, 3), "base: 0.02 is not an initializer"),
+    "looks-linear base": (lambda: I.LooksLinear(0.02), "base: 0.02 is not an initializer"),
     "gain": (lambda: I.he() * "2", "gain: '2' is not a finite real number"),
     "w0": (lambda: I.siren(0.0), "w0: 0.0 given"),
     "bandwidth": (lambda: I.fourier_features(-1.0), "bandwidth: -1.0 given"),

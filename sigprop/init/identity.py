@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_number
-from sigprop.init.initializer import Initializer
+from sigprop.init.initializer import Initializer, check_base, law_of
 from sigprop.init.orthogonal import Orthogonal
 from sigprop.types import Law
 
@@ -93,19 +93,20 @@ class LooksLinear(Initializer):
         base: orthogonal by default.
 
     Raises:
-        InvalidInput: by a call for an odd number of inputs, and as ``base``.
+        InvalidInput: where ``base`` is not callable; by a call for an odd number of inputs, and as ``base``.
     """
 
     base: Callable[..., Any] = Orthogonal()
+
+    def __post_init__(self) -> None:
+        check_base(self.base)
 
     def _sample(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         weight = self.base(key, self._half(shape), dtype)
         return jnp.concatenate([weight, -weight], axis=-2)
 
     def _law(self, shape: tuple[int, ...]) -> Law:
-        if not isinstance(self.base, Initializer):
-            raise InvalidInput(f"base: {self.base!r} states no law; use one of sp.init, or read sp.network(model, x).laws")
-        law = self.base.law(self._half(shape))
+        law = law_of(self.base, self._half(shape))
         return Law(0.0, law.variance + law.mean**2, law.family)
 
     def _half(self, shape: tuple[int, ...]) -> tuple[int, ...]:

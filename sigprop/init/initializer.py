@@ -73,14 +73,32 @@ class Scaled(Initializer):
 
     def __post_init__(self) -> None:
         check_number("gain", self.gain)
-        if not callable(self.base):
-            raise InvalidInput(f"base: {self.base!r} is not an initializer, a callable (key, shape, dtype)")
+        check_base(self.base)
 
     def _sample(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         return jnp.asarray(self.gain, dtype) * self.base(key, shape, dtype)
 
     def _law(self, shape: tuple[int, ...]) -> Law:
-        if not isinstance(self.base, Initializer):
-            raise InvalidInput(f"base: {self.base!r} states no law; use one of sp.init, or read sp.network(model, x).laws")
-        law = self.base.law(shape)
+        law = law_of(self.base, shape)
         return Law(self.gain * law.mean, self.gain**2 * law.variance, law.family)
+
+
+def check_base(base: Any) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        InvalidInput: naming what was given.
+    """
+    if not callable(base):
+        raise InvalidInput(f"base: {base!r} is not an initializer, a callable (key, shape, dtype)")
+
+
+def law_of(base: Any, shape: tuple[int, ...]) -> Law:
+    """The law that ``base`` states.
+
+    Raises:
+        InvalidInput: where it states none.
+    """
+    if not isinstance(base, Initializer):
+        raise InvalidInput(f"base: {base!r} states no law; use one of sp.init, or read sp.network(model, x).laws")
+    return base.law(shape)
