@@ -97,6 +97,10 @@ def test_critical_points(name, bias, weight):
         assert point.weight_variance * expectation(lambda x: slope(x) ** 2, q, kinks) == pytest.approx(1, rel=1e-8)
         assert image(q) == pytest.approx(q, rel=1e-8)
         assert point.slope == pytest.approx((image(1.001 * q) - image(0.999 * q)) / (0.002 * q), rel=1e-4)
+        assert point.stable is (image(1.01 * q) < 1.01 * q)
+    else:
+        f, _, kinks = WRITTEN[name]
+        assert point.stable is (point.weight_variance * expectation(lambda x: f(x) ** 2, 0.01, kinks) < 0.01 * (1 + 1e-9))
 
 
 def test_a_critical_network_converges_to_its_fixed_point():
@@ -123,6 +127,7 @@ BAD = {
     "no critical point": (lambda: I.critical("relu", 0.1), "bias_variance: 0.1 has no critical point with 'relu'"),
     "unstable": (lambda: I.critical("gelu", 0.05), "bias_variance: .*leave the fixed point.*slope 1.085"),
     "not differentiable": (lambda: I.critical(np.tanh, 0.1), "activation: JAX cannot differentiate"),
+    "unstable without bias": (lambda: I.critical("silu"), "bias_variance: .*leave the fixed point q = 0"),
 }
 
 

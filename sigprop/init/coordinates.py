@@ -18,7 +18,7 @@ from sigprop.types import Law
 
 @dataclass(frozen=True)
 class SirenFirst(Initializer):
-    """Uniform in ``(-1/n, 1/n)``: the first layer of a SIREN, ``sin(w0 (W x + b))`` (Sitzmann et al. 2020, supplement 1.5).
+    """Uniform in ``(-1/n, 1/n)``: the first layer of a SIREN, ``sin(w0 (W x + b))`` (Sitzmann et al. 2020).
 
     Attributes:
         fans: as in :class:`VarianceScaling`.
@@ -57,7 +57,7 @@ def siren(w0: float = 30.0, fans: FanSpec = PLAIN) -> VarianceScaling:
 
 
 def fourier_features(bandwidth: float = 1.0) -> Normal:
-    """Kernel ``W = 2 pi B``, ``B`` of variance ``bandwidth^2``, of the features ``cos(x W), sin(x W)`` (Tancik et al. 2020, section 6).
+    """Kernel ``W = 2 pi B``, ``B`` of variance ``bandwidth^2``, of the features ``cos(x W), sin(x W)`` (Tancik et al. 2020).
 
     Their kernel is ``exp(-(2 pi bandwidth |x - x'|)^2 / 2)``: frequencies in cycles per unit of ``x``.
 

@@ -85,7 +85,7 @@ class Dirac(Initializer):
 
 @dataclass(frozen=True)
 class LooksLinear(Initializer):
-    """``[W; -W]`` for inputs ``[relu(x), relu(-x)]``, on which it is the linear map ``W x`` (Balduzzi et al. 2017, section 5).
+    """``[W; -W]`` for inputs ``[relu(x), relu(-x)]``, on which it is the linear map ``W x`` (Balduzzi et al. 2017).
 
     The kernel is ``(*field, in, out)`` with ``in`` even; ``base`` draws ``W`` of shape ``(*field, in / 2, out)``.
 

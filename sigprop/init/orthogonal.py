@@ -54,7 +54,7 @@ class Orthogonal(Initializer):
 
 @dataclass(frozen=True)
 class DeltaOrthogonal(Initializer):
-    """A Haar matrix with orthonormal rows at the centre tap of a convolution, zeros elsewhere (Xiao et al. 2018, algorithm 1).
+    """A Haar matrix with orthonormal rows at the centre tap of a convolution, zeros elsewhere (Xiao et al. 2018).
 
     The kernel is ``(*field, in, out)`` with one to three axes of field and ``out >= in``, so that no input is lost. Centre entries have
     variance ``gain^2 / out``; the law pools them with the zeros.

@@ -56,7 +56,7 @@ def fixup(base: Base, branches: int, layers: int) -> Scaled:
 
 
 def t_fixup_encoder(base: Base, layers: int) -> Scaled:
-    """``base`` times ``0.67 layers^(-1/4)``: value, output and MLP weights of a transformer's encoder (Huang et al. 2020, section 3.2).
+    """``base`` times ``0.67 layers^(-1/4)``: value, output and MLP weights of a transformer's encoder (Huang et al. 2020).
 
     Args:
         base: usually :func:`sigprop.init.xavier`.
@@ -72,7 +72,7 @@ def t_fixup_encoder(base: Base, layers: int) -> Scaled:
 def t_fixup_decoder(base: Base, layers: int) -> Scaled:
     """``base`` times ``(9 layers)^(-1/4)``: value, output and MLP weights of a decoder, and embeddings of variance 1/d before it.
 
-    Huang et al. 2020, section 3.2; arguments and errors as in :func:`t_fixup_encoder`.
+    Huang et al. 2020; arguments and errors as in :func:`t_fixup_encoder`.
     """
     check_whole("layers", layers)
     return Scaled(base, (9 * layers) ** -0.25)
