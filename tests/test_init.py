@@ -170,6 +170,15 @@ def test_initializers_are_values():
         np.testing.assert_array_equal(init(keys[1], shape), init(keys[1], list(shape), None))
 
 
+@pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "uniform"])
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg", "fan_geo_avg"])
+@pytest.mark.parametrize("axes", [(-2, -1, ()), (0, (2, 3), 1)], ids=str)
+def test_plain_fans_draw_the_numbers_of_jax(axes, mode, distribution):
+    key = jax.random.key(2)
+    theirs = nn.initializers.variance_scaling(1.7, mode, distribution, *axes)(key, CONV)
+    np.testing.assert_allclose(I.VarianceScaling(1.7, mode, distribution, I.Fans(*axes))(key, CONV), theirs, rtol=2e-6)
+
+
 def connections(layer, x):
     """Mean numbers of inputs that reach an output unit and of outputs that an input unit feeds, counted with a kernel of ones."""
     params = layer.init(jax.random.key(0), x)

@@ -42,7 +42,7 @@ class Initializer:
             InvalidInput: for a shape that the initializer cannot fill.
         """
         law = self._law(checked_shape(shape))
-        return law if law.variance > 0 else Law(law.mean, 0.0, "constant")
+        return Law(float(law.mean), float(law.variance), law.family if law.variance > 0 else "constant")
 
     def __mul__(self, gain: float) -> Scaled:
         return Scaled(self, gain)
