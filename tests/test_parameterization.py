@@ -86,12 +86,14 @@ def deep(alpha, width, depth, base_depth, rate=0.001):
     return change(partial(residual, p.residual), {"input": p.input(), "hidden": p.hidden(), "output": p.output()}, shapes, rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "width", "depth"), [(1.0, 32, 16), (1.0, 128, 4), (0.5, 32, 16)])
 def test_updates_do_not_depend_on_the_depth(alpha, width, depth):
     ratio = deep(alpha, width, depth, 4) / deep(1.0, 32, 4, 4)
     assert np.all((ratio > 0.6) & (ratio < 1.4)), ratio
 
 
+@pytest.mark.slow
 def test_updates_without_a_parameterization_grow_with_the_depth():
     ratio = deep(1.0, 32, 16, 16) / deep(1.0, 32, 4, 4)
     assert np.all(ratio > 1.5), ratio
