@@ -4,10 +4,11 @@ from sigprop.network.adapters import network
 from sigprop.network.backward import backward, backward_graph
 from sigprop.network.checks import check_inputs, check_pair
 from sigprop.network.fans import Fan, fans
-from sigprop.network.law import Law, Laws
+from sigprop.network.law import Laws
 from sigprop.network.laws import parameters
 from sigprop.network.network import Network
 from sigprop.network.paths import parameter_paths
+from sigprop.types import Law
 
 __all__ = [
     "Fan", "Law", "Laws", "Network", "backward", "backward_graph", "check_inputs", "check_pair", "fans", "network", "parameter_paths",

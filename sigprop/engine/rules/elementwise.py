@@ -30,7 +30,7 @@ def same(context: Context, op: Op, value: Value, *_: Value) -> Sequence[Value]:
 
 
 def convert(context: Context, op: Op, value: Field) -> Sequence[Value]:
-    if np.issubdtype(op.params["new_dtype"], np.floating):
+    if jnp.issubdtype(op.params["new_dtype"], jnp.floating):  # bfloat16 too, which NumPy does not count
         return [value] if not _boolean(value) else elementwise(context, op, value)
     return elementwise(context, op, value)
 
