@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from copy import copy
+from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,24 @@ from sigprop.engine.labels import (
     union,
     unit,
 )
-from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Reduce, Sum, Take, opened, parameter_only, whole
+from sigprop.engine.nodes import (
+    Add,
+    Concat,
+    Const,
+    Dim,
+    Leaf,
+    Map,
+    Mul,
+    Node,
+    Occurrence,
+    Reduce,
+    Sum,
+    Take,
+    below,
+    opened,
+    parameter_only,
+    whole,
+)
 from sigprop.engine.reuse import reused
 from sigprop.engine.sampling import expectation
 from sigprop.errors import Unsound
@@ -50,6 +69,7 @@ from sigprop.types import Note
 
 Factor = tuple[Node, tuple[AnyLabel, ...]]
 Products = list[list[Named | Drawn]]
+_PAIRS = 1 << 14  # of terms of sums beyond which these are drawn as they are
 _DEPTH = 30  # nested questions before the stack is unwound
 
 
@@ -206,6 +226,8 @@ class Query:
             if any(map(_vanishes, groups)):  # weights that are used again are alone although others depend on the same draws
                 return []
             return [[f for product in found for f in product] for found in itertools.product(*map(self._factor, groups))]
+        if self._costly(factors):
+            return [[Drawn(self.sampled, tuple(factors))]]
         # the latest field first: what it adds to earlier ones has weights of its own, and is independent of them
         for i in sorted(range(len(factors)), key=lambda k: -factors[k][0].id):
             node, labels = factors[i]
@@ -221,6 +243,13 @@ class Query:
             if all(f is not None or not reads_windows(n) for f, (n, _) in zip(found, factors, strict=True)):
                 return [[self._indexed([x if f is None else _beneath(f, x[1]) for f, x in zip(found, factors, strict=True)])]]
         return self._groups(factors)
+
+    def _costly(self, factors: list[Factor]) -> bool:
+        """Whether sums of what is drawn, such as the gradients of a softmax, have too many pairs of terms to be taken apart."""
+        terms = [_drawn_terms(n) for n, _ in factors]
+        if not any(terms) or any(t and isinstance(n, Mul) for t, (n, _) in zip(terms, factors, strict=True)):  # products are opened first
+            return False
+        return prod(la.size for la in union(labels for _, labels in factors) if la.kind == "site") * prod(t or 1 for t in terms) > _PAIRS
 
     def _factor(self, group: list[Factor]) -> Products:
         """The moment of one of several independent groups; what is sampled, and products, wait for the others, and for sums over them."""
@@ -438,6 +467,17 @@ def _vanishes(factors: Sequence[Factor]) -> bool:
 def _drawn(factors: Sequence[Factor]) -> bool:
     """Whether some factor is a function that mixes sites, which is sampled."""
     return any(isinstance(n, Map | Mul | Reduce) and variables(n) is None for n, _ in factors)
+
+
+@cache
+def _drawn_terms(node: Node) -> int:
+    """Number of terms over sites of a sum of products with functions that mix sites; zero for what is no such sum."""
+    if node.gaussian or not isinstance(node, Add | Mul | Sum) or (isinstance(node, Sum) and (node.unweighted or node.shared)):
+        return 0
+    below_it = [n for n, _ in below(node)]
+    found = max(map(_drawn_terms, below_it))
+    own = prod(d.size for d in node.summed if d.kind == "site") if isinstance(node, Sum) else 1
+    return own * max(found, int(found > 0 or any(_drawn([(n, ())]) for n in below_it)))
 
 
 def _outer(p: Sum, q: Sum) -> Sum | None:
