@@ -1,0 +1,85 @@
+"""Initializers whose assumption differs from what the model does with their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sigprop.errors import InvalidInput, SigpropError
+from sigprop.network import Fan, Law, Network, check_network, counted_fans
+from sigprop.network.checks import check_choice
+from sigprop.predict.findings import CAUSES, Finding, Findings
+from sigprop.predict.mismatch import fan_findings
+from sigprop.predict.normalizers import Normalizer, normalizers
+from sigprop.predict.probe import Probe
+
+CHECKS = ("fans", "epsilons")
+
+
+def lint(net: Network, *x: Any, checks: Sequence[str] = CHECKS) -> Findings:
+    """Every parameter whose initializer counted another fan than that of its operation, or is too small for a normalization's epsilon.
+
+    What an initializer counted is read off its variance, 1/n for LeCun and Glorot, 2/n for He (He et al. 2015, equation 10; Glorot &
+    Bengio 2010, equation 12; also n times 1/3, 1/2, 1/10 and 3), where n is the fan-in, the fan-out or their mean that
+    ``jax.nn.initializers.variance_scaling`` computed from a shape. Where a variance fits the shape and the operation both, as He for a
+    fan twice the true one, it is taken to be right unless ``variance_scaling`` is known to have made it. Zero padding is not held
+    against an initializer, and neither is a difference of fans below 10 %.
+
+    Args:
+        net: from :func:`sigprop.network`.
+        x: inputs, batch on axis 0; by default those that ``net`` was made with.
+        checks: ``"fans"``, from the program alone; ``"epsilons"``, which takes a prediction of the signal. Where there is none, the
+            result says so in ``unchecked``.
+
+    Returns:
+        A list of :class:`Finding`, with the factor of the variance and the fix, that prints as a table.
+
+    Raises:
+        InvalidInput: for what is not a network or a check, where there are no inputs, or where the model does not run on them.
+    """
+    x = x or check_network(net).example
+    for name in [checks] if isinstance(checks, str) else checks:
+        check_choice("checks", name, CHECKS)
+    if not x:
+        raise InvalidInput("x: fans depend on the operations, give example inputs, lint(net, x)")
+    fans, laws, found, unchecked = counted_fans(net, *x), dict(net.laws), [], ""
+    if "fans" in checks:
+        found += fan_findings(net.graph(*x), fans, laws)
+    if "epsilons" in checks:
+        try:
+            found += epsilon_findings(Probe(net, *x), fans, laws)
+        except SigpropError as error:
+            unchecked = str(error)
+    return Findings.of(found, unchecked)
+
+
+def epsilon_findings(probe: Probe, fans: Mapping[str, Fan], laws: Mapping[str, Law]) -> Iterator[Finding]:
+    """The last weights before each normalization that divides by its epsilon, one finding for each parameter."""
+    worst: dict[str, Normalizer] = {}
+    users = {use.op.outputs[0]: path for path, fan in fans.items() for use in fan.uses if use.contracts or use.operation == "gather"}
+    for n in normalizers(probe):
+        for path in _before(probe, n.value, users) if n.live and n.dominated else ():
+            if path not in worst or n.ratio < worst[path].ratio:
+                worst[path] = n
+    for path, n in worst.items():
+        sentence = (f"'{path}' makes a mean square of {10**n.log10_mean_square:.3g} beside an epsilon of {n.epsilon:.3g}: the normalization "
+                    f"{f'{n.path!r}' if n.path else f'at {n.source}'} gives {n.result:.3g} in place of 1, since {CAUSES['epsilon']}.")
+        fix = f"Make its weights {n.missing:.4g} times as large, kernel_init=jax.nn.initializers.normal({_std(laws[path], n):.4g})."
+        yield Finding(path, "epsilon", n.result, sentence, fix)
+
+
+def _std(law: Law, n: Normalizer) -> float:
+    return float(law.variance) ** 0.5 * n.missing
+
+
+def _before(probe: Probe, value: int, users: Mapping[int, str]) -> list[str]:
+    """Parameters of the nearest contractions before a value."""
+    found, seen, waiting = [], set[int](), [value]
+    while waiting:
+        here = waiting.pop()
+        if here in users:
+            found.append(users[here])
+        elif here in probe.producer and here not in seen:
+            waiting += probe.producer[here].inputs
+        seen.add(here)
+    return found

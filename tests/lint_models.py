@@ -1,0 +1,125 @@
+"""Models, nnx and linen and plain functions, whose initializers count other fans than their operations have, and models that are right."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn import initializers as I
+
+
+class UNetDecoder(nnx.Module):
+    def __init__(self, rngs, init=None):
+        given = {} if init is None else {"kernel_init": init}
+        self.down = nnx.Conv(3, 16, (3, 3), strides=2, rngs=rngs)
+        self.mid = nnx.Conv(16, 16, (3, 3), rngs=rngs)
+        self.up = nnx.ConvTranspose(16, 8, (2, 2), strides=2, rngs=rngs, **given)
+        self.out = nnx.Conv(11, 3, (3, 3), rngs=rngs)
+
+    def __call__(self, x):
+        h = nnx.relu(self.mid(nnx.relu(self.down(x))))
+        return self.out(jnp.concatenate([self.up(h), x], -1))
+
+
+class LinenUNet(nn.Module):
+    init: object = I.lecun_normal()
+    rank: int = 2
+
+    @nn.compact
+    def __call__(self, x):
+        k = (3,) * self.rank
+        h = nn.relu(nn.Conv(8, k, strides=2)(x))
+        return nn.Conv(1, k)(nn.relu(nn.ConvTranspose(8, (4,) * self.rank, strides=(2,) * self.rank, kernel_init=self.init)(h)))
+
+
+class GemmaAttention(nnx.Module):
+    """Query, key and value by einsum over heads, as in Gemma."""
+
+    def __init__(self, rngs, heads=4):
+        self.heads = heads
+        self.q = nnx.Einsum("btd,ndh->btnh", (heads, 32, 8), rngs=rngs)
+        self.kv = nnx.Einsum("bsd,ckdh->cbskh", (2, 1, 32, 8), rngs=rngs)
+        self.o = nnx.Einsum("btnh,nhd->btd", (heads, 8, 32), rngs=rngs)
+
+    def __call__(self, x):
+        q = self.q(x)
+        k, v = self.kv(x)
+        logits = jnp.einsum("btnh,bskh->bnts", q, k) / 8**0.5
+        mixed = jnp.einsum("bnts,bskh->btnh", jax.nn.softmax(logits), v)
+        return self.o(mixed)
+
+
+class FusedAttention(nn.Module):
+    """One Dense for q, k and v."""
+
+    init: object = I.xavier_uniform()
+    split: str = "split"
+
+    @nn.compact
+    def __call__(self, x):
+        h = nn.Dense(96, kernel_init=self.init, name="qkv")(x)
+        if self.split == "split":
+            q, k, v = jnp.split(h, 3, -1)
+        else:
+            q, k, v = jnp.moveaxis(h.reshape(*h.shape[:-1], 3, 32), -2, 0)
+        weights = jax.nn.softmax(jnp.einsum("btd,bsd->bts", q, k) / 32**0.5)
+        return nn.Dense(32, name="out")(jnp.einsum("bts,bsd->btd", weights, v))
+
+
+class SlicedAttention(nnx.Module):
+    """One parameter for q, k and v, of which slices are used."""
+
+    def __init__(self, rngs):
+        self.w = nnx.Param(I.xavier_normal()(rngs.params(), (32, 96)))
+
+    def __call__(self, x):
+        q, k, v = (x @ self.w[...][:, 32 * i:32 * (i + 1)] for i in range(3))
+        return jax.nn.softmax(q @ jnp.swapaxes(k, -1, -2)) @ v
+
+
+def torch_style(params, x):
+    """Kernels stored as (out, in)."""
+    for w in params[:-1]:
+        x = jax.nn.relu(x @ w.T)
+    return x @ params[-1].T
+
+
+def torch_init(init):
+    def make(key):
+        widths = (24, 72, 12, 5)
+        return [init(k, (m, n)) for k, n, m in zip(jax.random.split(key, 3), widths, widths[1:], strict=False)]
+    return make
+
+
+class Grouped(nnx.Module):
+    def __init__(self, rngs, init):
+        self.stem = nnx.Conv(3, 16, (1, 1), rngs=rngs)
+        self.depthwise = nnx.Conv(16, 16, (3, 3), feature_group_count=16, kernel_init=init, rngs=rngs)
+        self.grouped = nnx.Conv(16, 32, (3, 3), feature_group_count=4, kernel_init=init, rngs=rngs)
+
+    def __call__(self, x):
+        return self.grouped(nnx.relu(self.depthwise(self.stem(x))))
+
+
+class GatedFFN(nn.Module):
+    """A gated feed-forward layer between two RMS norms."""
+
+    std: float = 0.01
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x):
+        init = I.normal(self.std)
+        h = nn.RMSNorm(name="before")(x)
+        h = nn.silu(nn.Dense(64, kernel_init=init, name="gate")(h)) * nn.Dense(64, kernel_init=init, name="up")(h)
+        return nn.RMSNorm(epsilon=self.epsilon, name="after")(nn.Dense(32, kernel_init=init, name="down")(h))
+
+
+class Masked(nn.Module):
+    """A kernel of which a fifth is kept."""
+
+    keep: int = 5
+
+    @nn.compact
+    def __call__(self, x):
+        w = self.param("w", I.he_normal(), (x.shape[-1], 40))
+        return x @ (w * (jnp.arange(w.size).reshape(w.shape) % self.keep == 0))
