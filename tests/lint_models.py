@@ -21,14 +21,14 @@ class UNetDecoder(nnx.Module):
 
 
 class LinenUNet(nn.Module):
-    init: object = I.lecun_normal()
+    kernel: object = I.lecun_normal()
     rank: int = 2
 
     @nn.compact
     def __call__(self, x):
         k = (3,) * self.rank
         h = nn.relu(nn.Conv(8, k, strides=2)(x))
-        return nn.Conv(1, k)(nn.relu(nn.ConvTranspose(8, (4,) * self.rank, strides=(2,) * self.rank, kernel_init=self.init)(h)))
+        return nn.Conv(1, k)(nn.relu(nn.ConvTranspose(8, (4,) * self.rank, strides=(2,) * self.rank, kernel_init=self.kernel)(h)))
 
 
 class GemmaAttention(nnx.Module):
@@ -51,12 +51,12 @@ class GemmaAttention(nnx.Module):
 class FusedAttention(nn.Module):
     """One Dense for q, k and v."""
 
-    init: object = I.xavier_uniform()
+    kernel: object = I.xavier_uniform()
     split: str = "split"
 
     @nn.compact
     def __call__(self, x):
-        h = nn.Dense(96, kernel_init=self.init, name="qkv")(x)
+        h = nn.Dense(96, kernel_init=self.kernel, name="qkv")(x)
         if self.split == "split":
             q, k, v = jnp.split(h, 3, -1)
         else:

@@ -97,7 +97,8 @@ def _by_mode(fan_in: float, fan_out: float) -> dict[str, float]:
 
 def _candidates(found: Counted) -> Iterator[tuple[str, float]]:
     for mode in _MODES:
-        yield from ((mode, _by_mode(*fans)[mode]) for fans in found.fans)
+        numbers = [_by_mode(*fans)[mode] for fans in found.fans]
+        yield from ((mode, n) for n in numbers if n > 1 or found.seen)  # else a draw of unit variance, which counts nothing
 
 
 def _scale(product: float, scales: Sequence[float]) -> float | None:

@@ -26,7 +26,7 @@ from sigprop.network.uses import Use, uses
 
 @dataclass(frozen=True)
 class Fan:
-    """Fans of a parameter, averaged over its uses: contractions if it has any, else look-ups, else whatever it is used in.
+    """Fans of a parameter, averaged over its uses: contractions of data if it has any, else of parameters, else look-ups, else others.
 
     Attributes:
         shape: of the parameter.
@@ -43,8 +43,8 @@ class Fan:
     @property
     def main(self) -> tuple[Use, ...]:
         """The uses that are averaged."""
-        first = [u for u in self.uses if u.contracts] or [u for u in self.uses if u.operation == "gather"] or self.uses
-        return tuple(first)
+        sums = [u for u in self.uses if u.contracts]
+        return tuple([u for u in sums if u.live] or sums or [u for u in self.uses if u.operation == "gather"] or self.uses)
 
     @property
     def is_weight(self) -> bool:
@@ -151,24 +151,33 @@ def fans(net: Network, *x: Any) -> Fans:
     Raises:
         InvalidInput: for what is not a network, where there are no inputs, or where the model does not run on them.
     """
-    return Fans(counted_fans(check_network(net), *x), dict(net.laws))
+    laws = dict(check_network(net).laws)
+    return Fans(counted_fans(net, laws, *x), laws)
 
 
-def counted_fans(net: Network, *x: Any) -> dict[str, Fan]:
-    """:func:`fans` without their table."""
+def counted_fans(net: Network, laws: Mapping[str, Law], *x: Any) -> dict[str, Fan]:
+    """:func:`fans` without their table; ``laws`` by path."""
     x = x or net.example
     if not x:
         raise InvalidInput("x: fans depend on the operations, give example inputs, fans(net, x)")
     graph, names, shapes = net.graph(*x), parameter_paths(net.abstract_params), counted(net)
     params = graph.inputs[:len(names)]
     fixed = {p: table for p, table in zip(params, _tables(net), strict=True) if table is not None}
-    followed = Followed(graph, params, fixed)
+    masks = {p: _kept(laws[name]) for p, name, moves in zip(params, names, net.trainable, strict=True)
+             if not moves and name in laws and 0 < _kept(laws[name]) < 1}
+    followed = Followed(graph, params, fixed, masks)
     out = {}
     for name, value, count in zip(names, params, shapes, strict=True):
-        if value in followed.meetings or (value in fixed and jnp.issubdtype(graph.avals[value].dtype, jnp.floating)):
-            found = tuple(uses(followed, value)) if value not in fixed else ()
+        if jnp.issubdtype(graph.avals[value].dtype, jnp.floating):
+            found = tuple(uses(followed, value)) if value in followed.meetings else ()
             out[name] = Fan(tuple(graph.avals[value].shape), found, count, "" if found else followed.note(value))
     return out
+
+
+def _kept(law: Law) -> float:
+    """Probability that an entry of a random mask is not zero; 1 for other laws."""
+    mean, variance = float(np.mean(law.mean)), float(np.mean(law.variance))
+    return mean**2 / (mean**2 + variance) if law.family == "bernoulli" and mean else 1.0
 
 
 def check_network(net: Any) -> Network:

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sigprop.arrays import is_key
+from sigprop.arrays import concrete, host, is_key
 from sigprop.engine.rules import elementwise
 from sigprop.network.contraction import CONTRACTIONS, contraction
 from sigprop.tracing import Graph, Op, on_host
@@ -37,40 +37,42 @@ class View:
 
 @dataclass(frozen=True)
 class Meeting:
-    """A view of a parameter as operand ``position`` of an operation on data."""
+    """A view of a parameter as operand ``position`` of an operation on data, or of a contraction with other parameters."""
 
     op: Op
     position: int
     view: View
+    live: bool = True
 
 
 class Followed:
     """The floating parameters of a program, followed to the data.
 
     Attributes:
-        meetings: per parameter the operations on data that it takes part in, in program order.
+        meetings: per parameter the operations on data and the contractions that it takes part in, in program order.
         factors: per parameter the operations in which it became a factor or a summand of a larger one.
         ends: per parameter other operations, which are followed no further.
         live: values that depend on data.
         known: values that depend on neither data nor parameters.
     """
 
-    def __init__(self, graph: Graph, params: Sequence[int], fixed: Mapping[int, Any]) -> None:
-        """``fixed`` holds the parameters among ``params`` that are constants, such as masks."""
+    def __init__(self, graph: Graph, params: Sequence[int], fixed: Mapping[int, Any], masks: Mapping[int, float]) -> None:
+        """``fixed`` holds those of ``params`` that are constants, ``masks`` those that are random masks, with the share that they keep."""
         self.graph = graph
-        self.known: dict[int, Any] = {**graph.constants, **fixed}
+        self.known: dict[int, Any] = {**_constants(graph.constants), **_constants(fixed)}
         self.live = set(graph.inputs) - set(params)
-        free = [p for p in params if p not in fixed and jnp.issubdtype(graph.avals[p].dtype, jnp.floating)]
+        free = [p for p in params if p not in fixed and p not in masks and jnp.issubdtype(graph.avals[p].dtype, jnp.floating)]
         self.meetings: dict[int, list[Meeting]] = {p: [] for p in free}
         self.factors: dict[int, list[Op]] = {p: [] for p in free}
         self.ends: dict[int, list[Op]] = {p: [] for p in free}
         self._views: dict[int, dict[int, View]] = {p: {p: View(_ones(graph, p))} for p in free}
-        self._supports: dict[int, np.ndarray] = {}
+        self._supports: dict[int, np.ndarray] = {p: _fill(graph, p, share) for p, share in masks.items()}
         for op in graph.ops:
             self._step(op)
 
     def support(self, value: int) -> np.ndarray:
-        """0 where ``value`` is zero whatever the parameters and data, as far as padding and masks tell, else 1."""
+        """0 where ``value`` is zero whatever the parameters and data, as far as padding and masks tell, else 1; where a random mask
+        decides, the probability."""
         if value not in self.known:
             return self._supports.get(value, _ones(self.graph, value))
         found = np.asarray(self.known[value] != 0) if not is_key(self.known[value]) else np.ones(())
@@ -79,7 +81,7 @@ class Followed:
     def note(self, param: int) -> str:
         """Why a parameter meets no data."""
         if param not in self.meetings:
-            return "a mask of constants"
+            return "a mask"
         if self.factors[param]:
             return f"a factor of other parameters ({self.factors[param][0].name})"
         if self.ends[param]:
@@ -101,7 +103,7 @@ class Followed:
             else:
                 self._carry(op, param, found)
         for value, array in zip(op.outputs, self._zeros(op) or (), strict=False):
-            if not np.all(array):
+            if not np.all(array == 1):
                 self._supports[value] = array
 
     def _sources(self, op: Op) -> dict[int, list[tuple[int, View]]]:
@@ -123,7 +125,10 @@ class Followed:
         """What the results of an operation on parameters alone hold of ``param``; its end where that cannot be told."""
         terms = self._moved(op, found)
         if terms is None:
-            self.ends[param].append(op)
+            if op.name in CONTRACTIONS:
+                self.meetings[param] += [Meeting(op, position, view, False) for position, view in found]
+            else:
+                self.ends[param].append(op)
             return
         for value, array in zip(op.outputs, terms, strict=True):
             before = max(v.terms.size for _, v in found)
@@ -141,10 +146,8 @@ class Followed:
             return [np.concatenate([terms.get(k, _fill(self.graph, i, np.nan)) for k, i in enumerate(op.inputs)], op.params["dimension"])]
         if op.name == "reduce_sum":
             return [_nansum(view.terms, op.params["axes"])]
-        if op.name in CONTRACTIONS:
-            made = contraction(self.graph, op)
-            counts = [made.forward(np.nan_to_num(v.terms), k, self.support(op.inputs[1 - k])) for k, v in found]
-            return [sum(counts[1:], counts[0])]
+        if op.name in CONTRACTIONS and op.inputs[1 - position] in self.known:
+            return [contraction(self.graph, op).forward(np.nan_to_num(view.terms), position, self.support(op.inputs[1 - position]))]
         if op.name == "select_n" and position > 0:
             return [self._selected(op, {k: v.terms for k, v in found}, np.nan)]
         if op.name in elementwise.RULES:
@@ -160,7 +163,7 @@ class Followed:
         for k, value in enumerate(op.inputs):
             if op.name in ("mul", "div") and k != found[0][0] and not (op.name == "div" and k == 1):
                 other = self.support(value)
-                first = first if _uniform(other) and np.all(other) else first * other
+                first = first if _full(other) else first * other
         return first
 
     def _selected(self, op: Op, cases: Mapping[int, np.ndarray], other: float) -> np.ndarray:
@@ -189,7 +192,7 @@ class Followed:
         supports = [self.support(i) for i in op.inputs]
         if op.name == "pad":
             return _host(op, supports) if op.inputs[1] in self.known else None
-        if all(_uniform(s) and np.all(s) for s in supports):
+        if all(_full(s) for s in supports):
             return None
         if op.name in MOVES:
             return self._evaluate(op, supports[0])
@@ -206,11 +209,15 @@ class Followed:
 
 def folded(graph: Graph) -> dict[int, Any]:
     """Values that depend on no input."""
-    known = dict(graph.constants)
+    known = _constants(graph.constants)
     for op in graph.ops:
         if all(i in known for i in op.inputs):
             _fold(graph, op, known)
     return known
+
+
+def _constants(values: Mapping[int, Any]) -> dict[int, Any]:
+    return {number: host(value) for number, value in values.items() if concrete(value)}
 
 
 def _fold(graph: Graph, op: Op, known: dict[int, Any]) -> None:
@@ -232,6 +239,10 @@ def _ones(graph: Graph, value: int) -> np.ndarray:
 
 def _uniform(array: np.ndarray) -> bool:
     return not any(s and n > 1 for s, n in zip(array.strides, array.shape, strict=True))
+
+
+def _full(array: np.ndarray) -> bool:
+    return _uniform(array) and bool(np.all(array.flat[:1] == 1))
 
 
 def _nansum(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:

@@ -152,5 +152,6 @@ def law_table(net: Network) -> Laws:
         if is_law(law) and np.ndim(law.mean) == np.ndim(law.variance) == 0:
             laws[i] = law
     shapes = {path: tuple(leaf.shape) for path, leaf in zip(paths, leaves, strict=True)}
-    fan_in = {path: fan.inner[0] for path, fan in counted_fans(net).items() if fan.is_weight} if net.example else {}
+    known = {path: law for path, law in zip(paths, laws, strict=True) if law is not None}
+    fan_in = {path: fan.inner[0] for path, fan in counted_fans(net, known).items() if fan.is_weight} if net.example else {}
     return Laws(jax.tree.unflatten(tree, laws), shapes, fan_in)

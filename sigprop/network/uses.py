@@ -42,6 +42,7 @@ class Use:
         operation: primitive, ``"mul, reduce_sum"`` for a product that is written so.
         op: in the program; ``position`` of the parameter among its operands.
         fan_in: terms of the parameter per output; ``fan_out``: outputs per input.
+        live: whether it meets data; else it is multiplied with other parameters, of which either may be the input.
         kept: share of its entries that masks leave.
     """
 
@@ -50,6 +51,7 @@ class Use:
     position: int
     fan_in: Count
     fan_out: Count
+    live: bool = True
     kept: float = 1.0
 
     @property
@@ -95,7 +97,7 @@ def _contracted(followed: Followed, meeting: Meeting) -> Use:
         mine = made.belongs(present, position, axes)
         inner_mean = _mean(inner) / max(_mean(mine), 1e-300)
         counts.append(_count(found if mine.all() else np.where(mine, found, np.nan), inner_mean, made.sites(axes, position)))
-    return Use(op.name, op, position, *counts, kept=_mean((weight > 0) & (present > 0)) / max(_mean(present), 1e-300))
+    return Use(op.name, op, position, *counts, meeting.live, _mean(np.minimum(weight, 1)) / max(_mean(present), 1e-300))
 
 
 def _summed(followed: Followed, meeting: Meeting) -> Use | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sigprop.errors import InvalidInput, SigpropError
 from sigprop.network import Fan, Law, Network, check_network, counted_fans
 from sigprop.network.checks import check_choice
@@ -42,7 +44,8 @@ def lint(net: Network, *x: Any, checks: Sequence[str] = CHECKS) -> Findings:
         check_choice("checks", name, CHECKS)
     if not x:
         raise InvalidInput("x: fans depend on the operations, give example inputs, lint(net, x)")
-    fans, laws, found, unchecked = counted_fans(net, *x), dict(net.laws), [], ""
+    laws = dict(net.laws)
+    fans, found, unchecked = counted_fans(net, laws, *x), [], ""
     if "fans" in checks:
         found += fan_findings(net.graph(*x), fans, laws)
     if "epsilons" in checks:
@@ -64,12 +67,10 @@ def epsilon_findings(probe: Probe, fans: Mapping[str, Fan], laws: Mapping[str, L
     for path, n in worst.items():
         sentence = (f"'{path}' makes a mean square of {10**n.log10_mean_square:.3g} beside an epsilon of {n.epsilon:.3g}: the normalization "
                     f"{f'{n.path!r}' if n.path else f'at {n.source}'} gives {n.result:.3g} in place of 1, since {CAUSES['epsilon']}.")
-        fix = f"Make its weights {n.missing:.4g} times as large, kernel_init=jax.nn.initializers.normal({_std(laws[path], n):.4g})."
+        std = float(np.mean(laws[path].variance)) ** 0.5
+        fix = (f"Make its weights {n.missing:.4g} times as large, kernel_init=jax.nn.initializers.normal({std * n.missing:.4g}), or start the "
+               f"kernels before it larger too: this one's variance times fan-in is {std**2 * fans[path].inner[0]:.3g}.")
         yield Finding(path, "epsilon", n.result, sentence, fix)
-
-
-def _std(law: Law, n: Normalizer) -> float:
-    return float(law.variance) ** 0.5 * n.missing
 
 
 def _before(probe: Probe, value: int, users: Mapping[int, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 
@@ -26,9 +27,8 @@ def fan_findings(graph: Graph, fans: Mapping[str, Fan], laws: Mapping[str, Law])
         if made is not None and made.mode != "fan_in":
             pieces = max(parts(graph, use, live) for use in fan.main)
             made = fan.assumption(laws[path], pieces)
-        if made is None or _close(made.counted, made.true) or (made.mode == "fan_in" and _right_somewhere(fan, made)):
-            continue
-        yield _finding(path, fan, made, pieces)
+        if made is not None and not _right(fan, made):
+            yield _finding(path, fan, made, max(pieces, _slices(fan)))
 
 
 def _live(graph: Graph, fans: Mapping[str, Fan]) -> set[int]:
@@ -44,8 +44,17 @@ def _close(one: float, other: float) -> bool:
     return abs(one / other - 1) < _TOLERANCE if other else False
 
 
-def _right_somewhere(fan: Fan, made: Assumption) -> bool:
-    return any(_close(made.counted, use.fan_in.inner) for use in fan.main)
+def _right(fan: Fan, made: Assumption) -> bool:
+    """Whether the initializer counted the fan of one of the operations; of a product of two parameters either may be the input."""
+    if made.mode != "fan_in":
+        return _close(made.counted, made.true)
+    numbers = [made.true, *(n for u in fan.main for n in ((u.fan_in.inner,) if u.live else (u.fan_in.inner, u.fan_out.inner)))]
+    return any(_close(made.counted, n) for n in numbers)
+
+
+def _slices(fan: Fan) -> int:
+    """In how many products on the same data a parameter is used, slice by slice."""
+    return max(Counter(u.op.inputs[1 - u.position] for u in fan.main).values())
 
 
 def _finding(path: str, fan: Fan, made: Assumption, pieces: int) -> Finding:
@@ -56,7 +65,8 @@ def _finding(path: str, fan: Fan, made: Assumption, pieces: int) -> Finding:
         story = f"was initialized for {made.counted:.6g} inputs per unit, but its operation ({operation}) adds up {made.true:.6g}"
     else:
         what = "outputs per input" if made.mode == "fan_out" else "inputs and outputs on average"
-        story = f"was initialized for {made.counted:.6g} {what}, but its operation ({operation}) has {made.true:.6g}"
+        whose = "each of its parts" if pieces > 1 else "its operation"
+        story = f"was initialized for {made.counted:.6g} {what}, but {whose} ({operation}) has {made.true:.6g}"
     sentence = f"'{path}' {story}: the variance is {'low' if ratio < 1 else 'high'} by {max(ratio, 1 / ratio):.3g}, since {why}."
     fix = (f"Count the true fan: kernel_init=jax.nn.initializers.normal({(made.scale / made.true) ** 0.5:.4g}), that is, weights "
            f"{ratio ** -0.5:.4g} times as large.")
@@ -66,7 +76,7 @@ def _finding(path: str, fan: Fan, made: Assumption, pieces: int) -> Finding:
 def _cause(fan: Fan, made: Assumption, pieces: int) -> str:
     use = fan.main[0]
     p, shape = use.op.params, fan.shape
-    if pieces > 1 or (made.mode != "fan_in" and len(fan.main) > 1 and use.fan_out.inner * len(fan.main) <= prod(shape)):
+    if pieces > 1 and made.mode != "fan_in":
         return "fused kernel"
     if use.kept < 1 - _TOLERANCE:
         return "mask"

@@ -29,5 +29,5 @@ class Facts:
         rows = net.rows(*x)
         probe = Probe(net, *x)
         probe.found.update((r.value, float(size)) for r, size in zip(rows, predicted.log10_second_moment.values, strict=True))
-        laws = net.laws
-        return cls(net, probe, Trail(probe, rows), counted_fans(net, *x), dict(laws), predicted)
+        laws = dict(net.laws)
+        return cls(net, probe, Trail(probe, rows), counted_fans(net, laws, *x), laws, predicted)
