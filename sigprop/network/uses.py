@@ -24,7 +24,7 @@ class Count:
     Attributes:
         mean, low, high: over all sites and the channels that the parameter reaches; NaN where nothing is counted.
         inner: mean far from borders, over the phases of strides.
-        sites: mean per pixel (convolutions), or per entry of the free axes of the data (matrix products).
+        sites: mean per pixel (convolutions), or per entry of the free axes of the data (matrix products); NaN where the data are zeros.
     """
 
     mean: float
@@ -89,14 +89,15 @@ def _contracted(followed: Followed, meeting: Meeting) -> Use:
     made, weight, present = contraction(followed.graph, op), terms, np.broadcast_to(1.0, terms.shape)
     if np.isnan(_compact(terms)).any():
         weight, present = np.nan_to_num(terms), np.isfinite(terms).astype(float)
-    forward = made.forward(weight, position, followed.support(op.inputs[1 - position])), made.out
+    data = followed.support(op.inputs[1 - position])
+    forward = made.forward(weight, position, data), made.out, np.ones(())
+    backward = made.backward(weight, position), made.operands[1 - position], data > 0
     counts = []
-    for backward, (found, axes) in enumerate((forward, (made.backward(weight, position), made.operands[1 - position]))):
+    for back, (found, axes, exists) in ((False, forward), (True, backward)):
         own_kernel = position == 0 and made.taps  # a kernel computed from data
-        inner = found if own_kernel else made.endless(weight, position, bool(backward))
+        inner = found if own_kernel else made.endless(weight, position, back)
         mine = made.belongs(present, position, axes)
-        inner_mean = _mean(inner) / max(_mean(mine), 1e-300)
-        counts.append(_count(found if mine.all() else np.where(mine, found, np.nan), inner_mean, made.sites(axes, position)))
+        counts.append(_count(found, mine if exists.all() else mine & exists, _mean(inner) / max(_mean(mine), 1e-300), made.sites(axes, position)))
     return Use(op.name, op, position, *counts, meeting.live, _mean(np.minimum(weight, 1)) / max(_mean(present), 1e-300))
 
 
@@ -115,16 +116,21 @@ def _summed(followed: Followed, meeting: Meeting) -> Use | None:
     forward = np.sum(np.nan_to_num(terms) * followed.support(op.inputs[1 - position]), axes)
     repeats = tuple(k for k, n in enumerate(out) if k >= len(out) - len(other) and other[k - len(out) + len(other)] < n)
     backward = np.sum(np.nan_to_num(terms), repeats)
-    return Use(SUM, op, position, *(_count(a, float(a.mean()), ()) for a in (forward, backward)))
+    return Use(SUM, op, position, *(_count(a, np.ones(a.shape, bool), float(a.mean()), ()) for a in (forward, backward)), meeting.live)
 
 
-def _count(found: np.ndarray, inner: float, sites: Sequence[int]) -> Count:
-    slim = _compact(found)
-    if not np.isfinite(slim).any():
+def _count(found: np.ndarray, mine: np.ndarray, inner: float, sites: Sequence[int]) -> Count:
+    """Over the entries that are ``mine``."""
+    if not mine.any():
         return same(0.0)
     others = tuple(k for k in range(found.ndim) if k not in sites)
-    compact = np.nanmean(_compact(found, others), others) if others else found
-    return Count(float(np.nanmean(slim)), float(np.nanmin(slim)), float(np.nanmax(slim)), inner, compact)
+    if mine.all():
+        slim = _compact(found)
+        per_site = _compact(found, others).mean(others)
+    else:
+        slim, number = found[mine], mine.sum(others)
+        per_site = np.where(number > 0, np.where(mine, found, 0).sum(others) / np.maximum(number, 1), np.nan)
+    return Count(float(slim.mean()), float(slim.min()), float(slim.max()), inner, per_site)
 
 
 def _mean(array: np.ndarray) -> float:
