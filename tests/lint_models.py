@@ -123,3 +123,49 @@ class Masked(nn.Module):
     def __call__(self, x):
         w = self.param("w", I.he_normal(), (x.shape[-1], 40))
         return x @ (w * (jnp.arange(w.size).reshape(w.shape) % self.keep == 0))
+
+
+class Sound(nnx.Module):
+    """An image classifier with the layers of nnx at their defaults."""
+
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(3, 16, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(16, rngs=rngs)
+        self.depthwise = nnx.Conv(16, 16, (5, 5), feature_group_count=16, padding="VALID", use_bias=False, rngs=rngs)
+        self.dilated = nnx.Conv(16, 16, (3, 3), kernel_dilation=2, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(4, 16, rngs=rngs, decode=False)
+        self.lora = nnx.LoRALinear(16, 16, lora_rank=2, rngs=rngs)
+        self.head = nnx.Linear(16, 10, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.dilated(self.depthwise(nnx.relu(self.norm(self.stem(x)))))
+        x = x.reshape(x.shape[0], -1, 16)
+        return self.head(self.lora(x + self.attention(x)).mean(1))
+
+
+class SoundLinen(nn.Module):
+    """A language model with tied embeddings, gated feed-forward layers and sandwich norms at their defaults."""
+
+    kernel: object = I.lecun_normal()
+
+    @nn.compact
+    def __call__(self, tokens):
+        embed = nn.Embed(20, 32)
+        x = embed(tokens)
+        for _ in range(2):
+            attention = nn.MultiHeadDotProductAttention(4, kernel_init=self.kernel, out_kernel_init=self.kernel)
+            x = x + nn.RMSNorm()(attention(nn.RMSNorm()(x)))
+            h = nn.RMSNorm()(x)
+            x = x + nn.RMSNorm()(nn.Dense(32)(nn.silu(nn.Dense(64)(h)) * nn.Dense(64)(h)))
+        return embed.attend(nn.RMSNorm()(x))
+
+
+class LowRank(nn.Module):
+    """x (A B), a kernel made of two, each right for its own inputs; and a learned query."""
+
+    @nn.compact
+    def __call__(self, x):
+        a, b = self.param("a", I.lecun_normal(), (32, 4)), self.param("b", I.lecun_normal(), (4, 32))
+        h = x @ (a @ b)
+        query = nn.Dense(32)(self.param("query", I.normal(1.0), (1, 32)))
+        return jax.nn.softmax(jnp.einsum("qd,btd->bqt", query, h)) @ h

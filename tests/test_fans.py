@@ -129,3 +129,108 @@ def test_gradients_have_the_fan_out():
     fan = sp.fans(net)["layers_1/kernel"]
     assert sp.propagate(net, x).grad_variance.values[0] == pytest.approx(fan.fan_out, rel=1e-5)
     assert fan.fan_out_sites.shape == (9, 9) and fan.inner == (27, 5 * 9 / 4)
+
+
+class Zoo(nnx.Module):
+    def __init__(self, rngs):
+        self.embed = nnx.Embed(11, 8, rngs=rngs)
+        self.grouped = nnx.Conv(8, 12, (3, 3), feature_group_count=4, padding="CIRCULAR", rngs=rngs)
+        self.depthwise = nnx.Conv(12, 12, (5, 5), feature_group_count=12, strides=2, rngs=rngs)
+        self.up = nnx.ConvTranspose(12, 6, (3, 3), strides=(2, 2), rngs=rngs)
+        self.flipped = nnx.ConvTranspose(6, 16, (5, 5), strides=(2, 3), rngs=rngs, transpose_kernel=True)
+        self.norm = nnx.LayerNorm(16, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(4, 16, rngs=rngs, decode=False)
+        self.heads = nnx.Einsum("abc,hcd->abhd", (4, 16, 4), rngs=rngs)
+        self.stored_out_in = nnx.Param(I.lecun_normal()(rngs.params(), (5, 16)))
+        self.forgotten = nnx.Param(jnp.ones(3))
+
+    def __call__(self, tokens):
+        x = self.flipped(self.up(self.depthwise(self.grouped(self.embed(tokens)))))
+        x = self.norm(x).reshape(x.shape[0], -1, 16)[:, :5]
+        return self.heads(self.attention(x)), x @ self.stored_out_in[...].T
+
+
+class Stacked(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        class Block(nn.Module):
+            @nn.compact
+            def __call__(self, carry):
+                return nn.relu(nn.Dense(16)(carry)), None
+
+        x, _ = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)(name="scan")(x)
+        heads = nn.vmap(nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=2)
+        return heads(8, name="vmap")(x)
+
+
+class Shared(nn.Module):
+    """Kernels that are masked, factorised, low-rank, tied, normalized by their length, or read back as a table."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        table = self.param("table", I.normal(1.0), (11, 16))
+        v, u, g = (self.param(name, I.normal(1.0), shape) for name, shape in (("v", (16, 16)), ("u", (16, 16)), ("g", (16,))))
+        mask = self.variable("masks", "mask", lambda: jax.random.bernoulli(self.make_rng("params"), 0.25, (16, 16)).astype(jnp.float32))
+        x = table[tokens] @ (v * g * u * (np.arange(16)[:, None] % 4 == 0))
+        x = x + x @ (self.param("masked", I.normal(1.0), (16, 16)) * mask.value)
+        x = x @ (self.param("a", I.normal(1.0), (16, 2)) @ self.param("b", I.normal(1.0), (2, 16)))
+        w = self.param("w", I.normal(1.0), (16, 12))
+        x = jnp.tanh(x @ (w / jnp.linalg.norm(w, axis=0))) @ w.T
+        return x @ table.T
+
+
+TOKENS = np.zeros((2, 4), np.int32)
+MODELS = {  # model, input, {parameter: (operation, uses, fan-in and fan-out far from borders)}
+    "layers": (Zoo, np.zeros((2, 4, 4), np.int32), {
+        "embed/embedding": ("gather", 1, 1, 8), "grouped/kernel": ("conv_general_dilated", 1, 18, 27),
+        "depthwise/kernel": ("conv_general_dilated", 1, 25, 25 / 4), "up/kernel": ("conv_general_dilated", 1, 12 * 9 / 4, 54),
+        "flipped/kernel": ("conv_general_dilated", 1, 6 * 25 / 6, 400), "attention/query/kernel": ("dot_general", 1, 16, 16),
+        "attention/out/kernel": ("dot_general", 1, 16, 16), "heads/kernel": ("dot_general", 1, 16, 16),
+        "stored_out_in": ("dot_general", 1, 16, 5), "norm/scale": ("mul", 1, 1, 1), "up/bias": ("add", 1, 1, np.nan), "forgotten": ("", 0, 0, 0),
+    }),
+    "stacked": (Stacked(), np.ones((2, 16), np.float32), {"scan/Dense_0/kernel": ("dot_general", 3, 16, 16),
+                                                          "vmap/kernel": ("dot_general", 1, 16, 16)}),
+    "shared": (Shared(), TOKENS, {
+        "table": ("dot_general", 1, 16, 11), "v": ("dot_general", 1, 4, 4), "u": ("dot_general", 1, 4, 4), "g": ("", 0, np.nan, np.nan),
+        "masked": ("dot_general", 1, 4, 4), "a": ("dot_general", 1, 2, 16), "b": ("dot_general", 1, 2, 16), "w": ("dot_general", 2, 14, 14),
+    }),
+    "recurrent": (nn.RNN(nn.SimpleCell(8)), np.ones((2, 5, 3), np.float32), {"cell/i/kernel": ("dot_general", 5, 3, 8),
+                                                                           "cell/h/kernel": ("dot_general", 4, 8, 8)}),
+    "fixed basis": (lambda w, x: x @ (np.ones((12, 3), np.float32) @ w), np.ones((2, 12), np.float32), {"params": ("dot_general", 1, 36, 15)}),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fans_of_models(name):
+    model, x, expected = MODELS[name]
+    options = {"init": lambda key: jax.random.normal(key, (3, 5))} if name == "fixed basis" else {}
+    found = sp.fans(sp.network(model, x, **options))
+    for path, (operation, uses, *inner) in expected.items():
+        fan = found[path]
+        assert (path, fan.operation, len(fan.main)) == (path, operation, uses)
+        np.testing.assert_allclose(fan.inner, inner, err_msg=path)
+
+
+def test_fans_print_as_a_table():
+    found = sp.fans(sp.network(Zoo, np.zeros((2, 4, 4), np.int32)))
+    head, *lines = str(found).splitlines()
+    assert head.split("  ")[0] == "parameter" and head.endswith("initializer counted")
+    assert [line.split()[0] for line in lines] == list(found) and repr(found) == str(found)
+    line = {line.split()[0]: line for line in lines}
+    assert line["up/kernel"].endswith("18.75   12   48     37.5   24   54  fan_in 108") and line["heads/kernel"].endswith("fan_in 64")
+    assert "never used: no output depends on it" in line["forgotten"] and found["forgotten"].fan_in == 0
+    assert "depends" not in line["up/bias"] and str(sp.fans(sp.network(Shared(), TOKENS))).count("a factor of other parameters (mul)") == 1
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: sp.fans({"w": 1}), "^net: dict is not a network"), (lambda: sp.fans(sp.network(Zoo)), "^x: .*give example inputs"),
+    (lambda: sp.fans(sp.network(Stacked(), np.ones((2, 16), np.float32)), np.ones((2, 3, 16), np.float32)), r"^x\[0\]: rank 3"),
+], ids=["not a network", "no inputs", "other inputs"])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(sp.InvalidInput, match=message):
+        call()
+
+
+def test_no_such_parameter():
+    with pytest.raises(KeyError, match="nothing.*vmap/kernel"):
+        sp.fans(sp.network(Stacked(), np.ones((2, 16), np.float32)))["nothing"]

@@ -109,7 +109,7 @@ def _sum(parts: Sequence[Part], out: Labels, size: dict[int, int]) -> np.ndarray
 
 def _slim(array: np.ndarray, labels: Labels) -> Part:
     """Without the axes along which ``array`` is a broadcast."""
-    moving = [array.shape[k] > 1 and array.strides[k] != 0 for k in range(array.ndim)]
+    moving = [n == 0 or (n > 1 and step != 0) for n, step in zip(array.shape, array.strides, strict=True)]
     return array[tuple(slice(None) if m else 0 for m in moving)], tuple(n for n, m in zip(labels, moving, strict=True) if m)
 
 

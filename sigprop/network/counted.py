@@ -73,21 +73,19 @@ def _default(shape: Sequence[int]) -> tuple[tuple[float, float], ...]:
 def assumption(variance: float, family: str, found: Counted, fan_in: float, fan_out: float) -> Assumption | None:
     """Which fan the initializer counted, and that of the operation; ``None`` where neither explains the variance.
 
-    A variance that suits the true fan-in was meant for it, unless an initializer that reads shapes is known to have made it.
+    A variance that suits the operation was meant for it, unless an initializer that reads shapes is known to have made it.
     """
     if not 0 < variance < np.inf:
         return None
     true = _by_mode(fan_in, fan_out)
+    suits = [(mode, n, n) for mode, n in true.items()]
+    reads = [(mode, n, true[mode]) for mode, n in _candidates(found)]
+    order = [*reads, *suits] if found.seen and family != "normal" else [*suits, *reads]
     for scales in (_COMMON, _RARE):
-        scale = _scale(variance * fan_in, scales)
-        if scale and not (found.seen and family != "normal"):
-            return Assumption("fan_in", scale, fan_in, fan_in)
-        for mode, number in _candidates(found):
-            scale = _scale(variance * number, scales)
-            if scale:
-                return Assumption(mode, scale, number, true[mode])
-        if scale := _scale(variance * fan_in, scales):
-            return Assumption("fan_in", scale, fan_in, fan_in)
+        for mode, number, meant in order:
+            scale = next((s for s in scales if abs(variance * number - s) < 1e-3 * s), None)
+            if scale is not None:
+                return Assumption(mode, scale, number, meant)
     return None
 
 
@@ -99,10 +97,6 @@ def _candidates(found: Counted) -> Iterator[tuple[str, float]]:
     for mode in _MODES:
         numbers = [_by_mode(*fans)[mode] for fans in found.fans]
         yield from ((mode, n) for n in numbers if n > 1 or found.seen)  # else a draw of unit variance, which counts nothing
-
-
-def _scale(product: float, scales: Sequence[float]) -> float | None:
-    return next((s for s in scales if abs(product - s) < 1e-3 * s), None)
 
 
 def drawn_shapes(graph: Graph) -> list[tuple[int, ...]]:

@@ -54,6 +54,7 @@ class Followed:
         ends: per parameter other operations, which are followed no further.
         live: values that depend on data.
         known: values that depend on neither data nor parameters.
+        users: per value the operations that read it.
     """
 
     def __init__(self, graph: Graph, params: Sequence[int], fixed: Mapping[int, Any], masks: Mapping[int, float]) -> None:
@@ -65,6 +66,10 @@ class Followed:
         self.meetings: dict[int, list[Meeting]] = {p: [] for p in free}
         self.factors: dict[int, list[Op]] = {p: [] for p in free}
         self.ends: dict[int, list[Op]] = {p: [] for p in free}
+        self.users: dict[int, list[Op]] = {}
+        for op in graph.ops:
+            for value in {*op.inputs}:
+                self.users.setdefault(value, []).append(op)
         self._views: dict[int, dict[int, View]] = {p: {p: View(_ones(graph, p))} for p in free}
         self._supports: dict[int, np.ndarray] = {p: _fill(graph, p, share) for p, share in masks.items()}
         for op in graph.ops:

@@ -104,7 +104,7 @@ def _contracted(followed: Followed, meeting: Meeting) -> Use:
 def _summed(followed: Followed, meeting: Meeting) -> Use | None:
     """``(x[:, None] * w).sum()``: a contraction where the sum runs along an axis of the parameter."""
     op, position, graph = meeting.op, meeting.position, followed.graph
-    after = [o for o in graph.ops if op.outputs[0] in o.inputs]
+    after = followed.users.get(op.outputs[0], [])
     own, out = graph.avals[op.inputs[position]].shape, graph.avals[op.outputs[0]].shape
     other = graph.avals[op.inputs[1 - position]].shape
     if not after or any(o.name != "reduce_sum" for o in after) or op.outputs[0] in graph.outputs or len(own) != len(out):
@@ -134,7 +134,7 @@ def _count(found: np.ndarray, mine: np.ndarray, inner: float, sites: Sequence[in
 
 
 def _mean(array: np.ndarray) -> float:
-    return float(_compact(array).mean())
+    return float(_compact(array).mean()) if array.size else 0.0
 
 
 def _compact(array: np.ndarray, axes: Sequence[int] | None = None) -> np.ndarray:
