@@ -11,6 +11,6 @@ from sigprop.types import Kernel, KernelSample
 
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "interop", "linearize", "lint",
-    "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
+    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "interop", "linearize",
+    "lint", "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
 ]

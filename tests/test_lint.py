@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.nn import initializers as I
 from lint_models import (
     FusedAttention,
@@ -45,6 +46,10 @@ def plain(kernel):
     return sp.network(torch_style, NARROW, init=torch_init(kernel))
 
 
+def transposed(kernel, shape, x):
+    return sp.network(lambda w, x: x @ w.T, x, init=lambda key: kernel(key, shape))
+
+
 STRIDE, AXES, FUSED, STORED = "stride of a transposed convolution", "axes not summed", "fused kernel", "(out, in) kernel"
 WRONG = {  # what: (model or network, input, {parameter: (cause, fan counted, true fan)})
     "nnx U-Net": (UNetDecoder, IMAGES, {"up/kernel": (STRIDE, 16 * 4, 16)}),
@@ -72,7 +77,7 @@ RIGHT = {
     "orthogonal": (mlp(I.orthogonal(2**0.5)), VECTORS), "true fan-in": (lambda rngs: UNetDecoder(rngs, I.normal(0.25)), IMAGES),
     "true fan-in, one dimension": (LinenUNet(I.normal(0.25), 1), SEQUENCES), "fused, LeCun": (FusedAttention(I.lecun_normal()), TOKENS),
     "axes named": (plain(I.variance_scaling(2, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2)), NARROW),
-    "axes named, twice as wide": (sp.network(lambda w, x: x @ w.T, VECTORS, init=lambda key: I.lecun_normal(-1, -2)(key, (64, 32))), VECTORS),
+    "axes named, twice as wide": (transposed(I.lecun_normal(-1, -2), (64, 32), VECTORS), VECTORS),
     "groups, LeCun": (grouped(I.lecun_normal()), IMAGES), "low rank": (LowRank(), TOKENS), "gated": (GatedFFN(std=0.2), TOKENS),
     "gated, small epsilon": (GatedFFN(epsilon=1e-12), TOKENS), "zeros": (mlp(I.zeros), VECTORS),
     "recurrence": (nn.RNN(nn.OptimizedLSTMCell(32)), TOKENS[:, :2]),
@@ -122,10 +127,31 @@ def test_findings_are_a_list():
     assert head.split()[:2] == ["parameter", "cause"] and len(lines) == 3
 
 
-def test_what_cannot_be_predicted_is_said():
+UNIT = np.where(RNG.random((2, 6, 6, 32)) < 0.5, -1, 1).astype(np.float32)
+LAYERS = {  # layer, input, parameter: each alone, so that the fan-in decides the variance
+    "transposed": (nn.ConvTranspose(8, (4, 4), (2, 2), "CIRCULAR", name="layer"), UNIT, "kernel"),
+    "einsum": (lambda rngs: nnx.Einsum("btd,ndh->btnh", (4, 32, 8), rngs=rngs), UNIT[0], "kernel"),
+    "fused": (FusedAttention(), UNIT[0], "qkv/kernel"), "masked": (Masked(), UNIT[0, 0], "w"),
+    "stored (out, in)": (transposed(I.lecun_normal(), (96, 32), UNIT[0, 0]), UNIT[0, 0], "params"),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_factors_are_those_of_the_predicted_variance(case):
+    """Of unit inputs: what a layer's variance is predicted to be, over the scale that its initializer aims at."""
+    model, x, path = LAYERS[case]
+    (finding,) = sp.lint(network(model, x))
+    predicted = sp.propagate(network(model, x), x, backward=False)
+    aim = 2.0 if case == "masked" else 1.0
+    assert finding.leaf == path and finding.factor == pytest.approx(float(predicted.variance[0]) / aim, rel=1e-4)
+
+
+def test_what_cannot_be_checked_is_said():
     net = sp.network(lambda w, x: jnp.linalg.qr(x @ w)[0], VECTORS, init=lambda key: I.lecun_normal()(key, (32, 8)))
     found = sp.lint(net)
-    assert found.unchecked and "Normalizations were not checked" in str(found) and not sp.lint(net, checks=("fans",)).unchecked
+    assert "normalizations" in found.unchecked and "Not checked" in str(found) and not sp.lint(net, checks=("fans",)).unchecked
+    made = GemmaAttention(nnx.Rngs(0))
+    assert "fans of 'kv/kernel' and 2 more, whose law is measured" in sp.lint(sp.network(made, TOKENS), checks="fans").unchecked
 
 
 @pytest.mark.parametrize(("call", "message"), [

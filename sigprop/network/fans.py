@@ -17,10 +17,11 @@ import numpy as np
 from sigprop.errors import InvalidInput
 from sigprop.network.counted import Assumption, Counted, assumption, counted
 from sigprop.network.degree import depends_on_key
-from sigprop.network.following import NEVER, Followed, folded
+from sigprop.network.following import NEVER, Followed
 from sigprop.network.law import Law, aligned
 from sigprop.network.network import Network
 from sigprop.network.paths import parameter_paths
+from sigprop.network.supports import folded
 from sigprop.network.uses import Use, uses
 
 
@@ -200,4 +201,5 @@ def _tables(net: Network) -> list[Any]:
         graph = net.init_graph
         known = folded(graph)
         values = [None if drawn else known.get(o) for o, drawn in zip(graph.outputs, depends_on_key(graph), strict=True)]
-    return [v if v is not None and leaf.size and 0 < np.mean(np.asarray(v) != 0) < 1 else None for v, leaf in zip(values, leaves, strict=True)]
+    return [v if v is not None and leaf.size and 0 < np.mean(np.asarray(v) != 0) < 1 else None
+            for v, leaf in zip(values, leaves, strict=True)]

@@ -10,17 +10,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sigprop.arrays import concrete, host, is_key
 from sigprop.engine.rules import elementwise
 from sigprop.network.contraction import CONTRACTIONS, contraction
-from sigprop.tracing import Graph, Op, on_host
+from sigprop.network.supports import MOVES, Supports, filled, full, on_floats
+from sigprop.tracing import Graph, Op
 
-MOVES = {
-    "reshape", "transpose", "squeeze", "expand_dims", "rev", "convert_element_type", "copy", "copy_p", "stop_gradient", "reduce_precision",
-    "broadcast_in_dim", "slice", "split", "dynamic_slice", "gather", "tile",
-}
 NEVER = "never used: no output depends on it"
-_LARGEST = 10**7  # entries of a constant that is looked at
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,9 @@ class Meeting:
     live: bool = True
 
 
+Found = Sequence[tuple[int, View]]  # views of one parameter among the operands of an operation, by position
+
+
 class Followed:
     """The floating parameters of a program, followed to the data.
 
@@ -53,35 +51,25 @@ class Followed:
         factors: per parameter the operations in which it became a factor or a summand of a larger one.
         ends: per parameter other operations, which are followed no further.
         live: values that depend on data.
-        known: values that depend on neither data nor parameters.
+        supports: which values hold zeros.
         users: per value the operations that read it.
     """
 
     def __init__(self, graph: Graph, params: Sequence[int], fixed: Mapping[int, Any], masks: Mapping[int, float]) -> None:
         """``fixed`` holds those of ``params`` that are constants, ``masks`` those that are random masks, with the share that they keep."""
-        self.graph = graph
-        self.known: dict[int, Any] = {**_constants(graph.constants), **_constants(fixed)}
+        self.graph, self.supports = graph, Supports(graph, fixed, masks)
         self.live = set(graph.inputs) - set(params)
         free = [p for p in params if p not in fixed and p not in masks and jnp.issubdtype(graph.avals[p].dtype, jnp.floating)]
         self.meetings: dict[int, list[Meeting]] = {p: [] for p in free}
         self.factors: dict[int, list[Op]] = {p: [] for p in free}
         self.ends: dict[int, list[Op]] = {p: [] for p in free}
         self.users: dict[int, list[Op]] = {}
+        self._views: dict[int, dict[int, View]] = {p: {p: View(filled(graph, p, 1.0))} for p in free}
         for op in graph.ops:
             for value in {*op.inputs}:
                 self.users.setdefault(value, []).append(op)
-        self._views: dict[int, dict[int, View]] = {p: {p: View(_ones(graph, p))} for p in free}
-        self._supports: dict[int, np.ndarray] = {p: _fill(graph, p, share) for p, share in masks.items()}
-        for op in graph.ops:
             self._step(op)
-
-    def support(self, value: int) -> np.ndarray:
-        """0 where ``value`` is zero whatever the parameters and data, as far as padding and masks tell, else 1; where a random mask
-        decides, the probability."""
-        if value not in self.known:
-            return self._supports.get(value, _ones(self.graph, value))
-        found = np.asarray(self.known[value] != 0) if not is_key(self.known[value]) else np.ones(())
-        return _ones(self.graph, value) if np.all(found) else found.astype(float)
+            self.supports.step(op)
 
     def note(self, param: int) -> str:
         """Why a parameter meets no data."""
@@ -91,25 +79,20 @@ class Followed:
             return f"a factor of other parameters ({self.factors[param][0].name})"
         if self.ends[param]:
             return f"not counted beyond {self.ends[param][0].name}"
-        if any(param in self._views.get(o, {}) for o in self.graph.outputs):
-            return "an output of the model"
-        return NEVER
+        return "an output of the model" if any(param in self._views.get(o, {}) for o in self.graph.outputs) else NEVER
 
     def _step(self, op: Op) -> None:
-        if all(i in self.known for i in op.inputs):
-            _fold(self.graph, op, self.known)
-            return
         live = bool(self.live.intersection(op.inputs))
         if live:
             self.live.update(op.outputs)
         for param, found in self._sources(op).items():
-            if live:
-                self.meetings[param] += [Meeting(op, position, view) for position, view in found]
+            terms = None if live else self._results(op, found)
+            if live or (terms is None and op.name in CONTRACTIONS):
+                self.meetings[param] += [Meeting(op, position, view, live) for position, view in found]
+            elif terms is None:
+                self.ends[param].append(op)
             else:
-                self._carry(op, param, found)
-        for value, array in zip(op.outputs, self._zeros(op) or (), strict=False):
-            if not np.all(array == 1):
-                self._supports[value] = array
+                self._record(op, param, found, terms)
 
     def _sources(self, op: Op) -> dict[int, list[tuple[int, View]]]:
         """Views among the operands per parameter, without those that only scale or shift another one."""
@@ -126,129 +109,45 @@ class Followed:
             out.setdefault(p, []).append((k, view))
         return out
 
-    def _carry(self, op: Op, param: int, found: Sequence[tuple[int, View]]) -> None:
-        """What the results of an operation on parameters alone hold of ``param``; its end where that cannot be told."""
-        terms = self._moved(op, found)
-        if terms is None:
-            if op.name in CONTRACTIONS:
-                self.meetings[param] += [Meeting(op, position, view, False) for position, view in found]
-            else:
-                self.ends[param].append(op)
-            return
+    def _record(self, op: Op, param: int, found: Found, terms: Sequence[np.ndarray]) -> None:
+        before, repeats = max(v.terms.size for _, v in found), op.name in ("broadcast_in_dim", "tile", *elementwise.RULES)
         for value, array in zip(op.outputs, terms, strict=True):
-            before = max(v.terms.size for _, v in found)
-            spread = any(v.spread for _, v in found) or (op.name in ("broadcast_in_dim", "tile", *elementwise.RULES) and array.size > before)
+            spread = any(v.spread for _, v in found) or (repeats and array.size > before)
             self._views.setdefault(value, {})[param] = View(array, spread)
 
-    def _moved(self, op: Op, found: Sequence[tuple[int, View]]) -> list[np.ndarray] | None:
+    def _results(self, op: Op, found: Found) -> list[np.ndarray] | None:
+        """Terms of one parameter in the results of an operation on parameters alone; ``None`` where that is not followed."""
         position, view = found[0]
         if op.name in MOVES and position == 0:
-            return self._evaluate(op, view.terms)
+            return self.supports.moved(op, view.terms)
         if op.name == "pad" and position == 0:
-            return _host(op, [view.terms, np.float64(np.nan)])
+            return on_floats(op, [view.terms, np.float64(np.nan)])
         if op.name == "concatenate":
             terms = {k: v.terms for k, v in found}
-            return [np.concatenate([terms.get(k, _fill(self.graph, i, np.nan)) for k, i in enumerate(op.inputs)], op.params["dimension"])]
+            return [np.concatenate([terms.get(k, filled(self.graph, i, np.nan)) for k, i in enumerate(op.inputs)], op.params["dimension"])]
         if op.name == "reduce_sum":
-            return [_nansum(view.terms, op.params["axes"])]
-        if op.name in CONTRACTIONS and op.inputs[1 - position] in self.known:
-            return [contraction(self.graph, op).forward(np.nan_to_num(view.terms), position, self.support(op.inputs[1 - position]))]
+            axes = tuple(op.params["axes"])
+            return [np.where(np.isnan(view.terms).all(axes), np.nan, np.nansum(view.terms, axes))]
+        if op.name in CONTRACTIONS and op.inputs[1 - position] in self.supports.known:
+            made, other = contraction(self.graph, op), self.supports[op.inputs[1 - position]]
+            return [made.forward(np.nan_to_num(view.terms), position, other)]
         if op.name == "select_n" and position > 0:
-            return [self._selected(op, {k: v.terms for k, v in found}, np.nan)]
-        if op.name in elementwise.RULES:
-            return [self._elementwise(op, found)]
-        return None
+            cases = {k: v.terms for k, v in found}
+            return [self.supports.chosen(op, [cases.get(k, self._other(i)) for k, i in enumerate(op.inputs) if k])]
+        return [self._elementwise(op, found)] if op.name in elementwise.RULES else None
 
-    def _elementwise(self, op: Op, found: Sequence[tuple[int, View]]) -> np.ndarray:
+    def _other(self, value: int) -> np.ndarray:
+        """A case that is not of the parameter: a mask where it is zero."""
+        known = self.supports.known
+        return filled(self.graph, value, 0.0 if value in known and not np.any(known[value]) else np.nan)
+
+    def _elementwise(self, op: Op, found: Found) -> np.ndarray:
         shape = self.graph.avals[op.outputs[0]].shape
-        first = np.broadcast_to(found[0][1].terms, shape)
+        terms = np.broadcast_to(found[0][1].terms, shape)
         if op.name in ("add", "sub", "add_any") and len(found) > 1:
             both = np.stack([np.broadcast_to(v.terms, shape) for _, v in found])
             return np.where(np.isnan(both).all(0), np.nan, np.nansum(both, 0))
-        for k, value in enumerate(op.inputs):
-            if op.name in ("mul", "div") and k != found[0][0] and not (op.name == "div" and k == 1):
-                other = self.support(value)
-                first = first if _full(other) else first * other
-        return first
-
-    def _selected(self, op: Op, cases: Mapping[int, np.ndarray], other: float) -> np.ndarray:
-        """The chosen case per entry, or where the choice is not fixed the largest."""
-        shape = self.graph.avals[op.outputs[0]].shape
-        arrays = [np.broadcast_to(cases[k], shape) if k in cases else self._other(op.inputs[k], shape, other)
-                  for k in range(1, len(op.inputs))]
-        which = self.known.get(op.inputs[0])
-        return np.choose(np.asarray(which, int), arrays) if which is not None else np.fmax.reduce(arrays)
-
-    def _other(self, value: int, shape: tuple[int, ...], other: float) -> np.ndarray:
-        zero = value in self.known and not np.any(self.known[value])
-        return np.broadcast_to(0.0 if zero else other, shape)
-
-    def _evaluate(self, op: Op, array: np.ndarray) -> list[np.ndarray] | None:
-        """The operation on an array in place of its first operand; ``None`` where it depends on unknown places."""
-        shapes = [self.graph.avals[o].shape for o in op.outputs]
-        if _uniform(array):
-            return [np.broadcast_to(array.flat[0] if array.size else 1.0, shape) for shape in shapes]
-        if any(i not in self.known for i in op.inputs[1:]):
-            return None
-        return _host(op, [array, *(self.known[i] for i in op.inputs[1:])])
-
-    def _zeros(self, op: Op) -> list[np.ndarray] | None:
-        """Supports of the results, where they are not 1 everywhere."""
-        supports = [self.support(i) for i in op.inputs]
-        if op.name == "pad":
-            return _host(op, supports) if op.inputs[1] in self.known else None
-        if all(_full(s) for s in supports):
-            return None
-        if op.name in MOVES:
-            return self._evaluate(op, supports[0])
-        if op.name == "concatenate":
-            return [np.concatenate(supports, op.params["dimension"])]
-        if op.name in ("mul", "and"):
-            return [supports[0] * supports[1]]
-        if op.name in ("div", "neg", "abs", "sign", "square", "integer_pow", "sqrt", "tanh"):
-            return [np.broadcast_to(supports[0], self.graph.avals[op.outputs[0]].shape)]
-        if op.name == "select_n":
-            return [self._selected(op, dict(enumerate(supports)), 1.0)]
-        return None
-
-
-def folded(graph: Graph) -> dict[int, Any]:
-    """Values that depend on no input."""
-    known = _constants(graph.constants)
-    for op in graph.ops:
-        if all(i in known for i in op.inputs):
-            _fold(graph, op, known)
-    return known
-
-
-def _constants(values: Mapping[int, Any]) -> dict[int, Any]:
-    return {number: host(value) for number, value in values.items() if concrete(value)}
-
-
-def _fold(graph: Graph, op: Op, known: dict[int, Any]) -> None:
-    if sum(prod(graph.avals[o].shape) for o in op.outputs) <= _LARGEST and not op.name.startswith("random"):
-        known.update(zip(op.outputs, on_host(op, [known[i] for i in op.inputs]), strict=True))
-
-
-def _host(op: Op, arrays: Sequence[Any]) -> list[np.ndarray]:
-    return [np.asarray(a, float) for a in on_host(op, arrays)]
-
-
-def _fill(graph: Graph, value: int, number: float) -> np.ndarray:
-    return np.broadcast_to(number, graph.avals[value].shape)
-
-
-def _ones(graph: Graph, value: int) -> np.ndarray:
-    return _fill(graph, value, 1.0)
-
-
-def _uniform(array: np.ndarray) -> bool:
-    return not any(s and n > 1 for s, n in zip(array.strides, array.shape, strict=True))
-
-
-def _full(array: np.ndarray) -> bool:
-    return _uniform(array) and bool(np.all(array.flat[:1] == 1))
-
-
-def _nansum(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    return np.where(np.isnan(array).all(tuple(axes)), np.nan, np.nansum(array, tuple(axes)))
+        if op.name in ("mul", "div") and len(found) == 1 and (op.name == "mul" or found[0][0] == 0):
+            other = self.supports[op.inputs[1 - found[0][0]]]
+            return terms if op.name == "div" or full(other) else terms * other
+        return terms

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sigprop.network.contraction import contraction
-from sigprop.network.following import MOVES
+from sigprop.network.supports import MOVES
 from sigprop.network.uses import Use
 from sigprop.tracing import Graph, Op, on_host
 

@@ -89,7 +89,7 @@ def _contracted(followed: Followed, meeting: Meeting) -> Use:
     made, weight, present = contraction(followed.graph, op), terms, np.broadcast_to(1.0, terms.shape)
     if np.isnan(_compact(terms)).any():
         weight, present = np.nan_to_num(terms), np.isfinite(terms).astype(float)
-    data = followed.support(op.inputs[1 - position])
+    data = followed.supports[op.inputs[1 - position]]
     forward = made.forward(weight, position, data), made.out, np.ones(())
     backward = made.backward(weight, position), made.operands[1 - position], data > 0
     counts = []
@@ -97,8 +97,10 @@ def _contracted(followed: Followed, meeting: Meeting) -> Use:
         own_kernel = position == 0 and made.taps  # a kernel computed from data
         inner = found if own_kernel else made.endless(weight, position, back)
         mine = made.belongs(present, position, axes)
-        counts.append(_count(found, mine if exists.all() else mine & exists, _mean(inner) / max(_mean(mine), 1e-300), made.sites(axes, position)))
-    return Use(op.name, op, position, *counts, meeting.live, _mean(np.minimum(weight, 1)) / max(_mean(present), 1e-300))
+        inner_mean = _mean(inner) / max(_mean(mine), 1e-300)
+        counts.append(_count(found, mine if exists.all() else mine & exists, inner_mean, made.sites(axes, position)))
+    kept = _mean(np.minimum(weight, 1)) / max(_mean(present), 1e-300)
+    return Use(op.name, op, position, counts[0], counts[1], meeting.live, kept)
 
 
 def _summed(followed: Followed, meeting: Meeting) -> Use | None:
@@ -113,10 +115,11 @@ def _summed(followed: Followed, meeting: Meeting) -> Use | None:
     if not any(own[a] > 1 for a in axes):
         return None
     terms = np.broadcast_to(meeting.view.terms, out)
-    forward = np.sum(np.nan_to_num(terms) * followed.support(op.inputs[1 - position]), axes)
+    forward = np.sum(np.nan_to_num(terms) * followed.supports[op.inputs[1 - position]], axes)
     repeats = tuple(k for k, n in enumerate(out) if k >= len(out) - len(other) and other[k - len(out) + len(other)] < n)
     backward = np.sum(np.nan_to_num(terms), repeats)
-    return Use(SUM, op, position, *(_count(a, np.ones(a.shape, bool), float(a.mean()), ()) for a in (forward, backward)), meeting.live)
+    counts = [_count(a, np.ones(a.shape, bool), _mean(a), ()) for a in (forward, backward)]
+    return Use(SUM, op, position, counts[0], counts[1], meeting.live)
 
 
 def _count(found: np.ndarray, mine: np.ndarray, inner: float, sites: Sequence[int]) -> Count:

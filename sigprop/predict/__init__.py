@@ -7,6 +7,6 @@ from sigprop.predict.lint import lint
 from sigprop.predict.signal import Interpretation, interpretation, propagate
 
 __all__ = [
-    "Finding", "Findings", "Interpretation", "LeafMoment", "SecondMoments", "adam_second_moment", "attention_entropy", "interpretation", "lint",
-    "propagate",
+    "Finding", "Findings", "Interpretation", "LeafMoment", "SecondMoments", "adam_second_moment", "attention_entropy", "interpretation",
+    "lint", "propagate",
 ]

@@ -51,7 +51,7 @@ class Findings(Sequence[Finding]):
     """A list of findings that prints as a table.
 
     Attributes:
-        unchecked: why normalizations could not be checked, empty where they were.
+        unchecked: what could not be checked, and why; empty where everything was.
     """
 
     found: tuple[Finding, ...] = ()
@@ -77,7 +77,7 @@ class Findings(Sequence[Finding]):
         """One line per finding: parameter, cause, fan counted, true fan, factor of the variance, fix."""
         head = ("parameter", "cause", "counted", "true fan", "variance x", "fix")
         lines = [head, *((f.leaf, f.cause, _shown(f.counted), _shown(f.true), _shown(f.factor), f.fix) for f in self.found)]
-        note = [f"Normalizations were not checked: {self.unchecked}"] if self.unchecked else []
+        note = [f"Not checked: {self.unchecked}"] if self.unchecked else []
         return "\n".join([aligned(lines, right={2, 3, 4}) if self.found else "No finding.", *note])
 
     __str__ = __repr__

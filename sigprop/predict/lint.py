@@ -30,8 +30,8 @@ def lint(net: Network, *x: Any, checks: Sequence[str] = CHECKS) -> Findings:
     Args:
         net: from :func:`sigprop.network`.
         x: inputs, batch on axis 0; by default those that ``net`` was made with.
-        checks: ``"fans"``, from the program alone; ``"epsilons"``, which takes a prediction of the signal. Where there is none, the
-            result says so in ``unchecked``.
+        checks: ``"fans"``, from the program alone; ``"epsilons"``, which takes a prediction of the signal. What cannot be
+            checked, for lack of one or since laws are measured on a module's arrays, is said in ``unchecked``.
 
     Returns:
         A list of :class:`Finding`, with the factor of the variance and the fix, that prints as a table.
@@ -45,15 +45,23 @@ def lint(net: Network, *x: Any, checks: Sequence[str] = CHECKS) -> Findings:
     if not x:
         raise InvalidInput("x: fans depend on the operations, give example inputs, lint(net, x)")
     laws = dict(net.laws)
-    fans, found, unchecked = counted_fans(net, laws, *x), [], ""
+    fans, found, unchecked = counted_fans(net, laws, *x), [], []
     if "fans" in checks:
         found += fan_findings(net.graph(*x), fans, laws)
+        unchecked += _measured(fans, laws)
     if "epsilons" in checks:
         try:
             found += epsilon_findings(Probe(net, *x), fans, laws)
         except SigpropError as error:
-            unchecked = str(error)
-    return Findings.of(found, unchecked)
+            unchecked.append(f"normalizations, since the signal cannot be predicted ({error})")
+    return Findings.of(found, "; ".join(unchecked))
+
+
+def _measured(fans: Mapping[str, Fan], laws: Mapping[str, Law]) -> list[str]:
+    """Weights whose variance is not exact, so that what the initializer counted cannot be told."""
+    paths = [p for p, fan in fans.items() if fan.is_weight and p in laws and laws[p].source == "measured" and np.any(laws[p].variance)]
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return [f"fans of '{paths[0]}'{more}, whose law is measured (give the factory, not a module that it made)"] if paths else []
 
 
 def epsilon_findings(probe: Probe, fans: Mapping[str, Fan], laws: Mapping[str, Law]) -> Iterator[Finding]:
@@ -65,11 +73,12 @@ def epsilon_findings(probe: Probe, fans: Mapping[str, Fan], laws: Mapping[str, L
             if path not in worst or n.ratio < worst[path].ratio:
                 worst[path] = n
     for path, n in worst.items():
-        sentence = (f"'{path}' makes a mean square of {10**n.log10_mean_square:.3g} beside an epsilon of {n.epsilon:.3g}: the normalization "
-                    f"{f'{n.path!r}' if n.path else f'at {n.source}'} gives {n.result:.3g} in place of 1, since {CAUSES['epsilon']}.")
+        where = repr(n.path) if n.path else f"at {n.source}"
+        sentence = (f"'{path}' makes a mean square of {10**n.log10_mean_square:.3g} beside an epsilon of {n.epsilon:.3g}: the "
+                    f"normalization {where} gives {n.result:.3g} in place of 1, since {CAUSES['epsilon']}.")
         std = float(np.mean(laws[path].variance)) ** 0.5
-        fix = (f"Make its weights {n.missing:.4g} times as large, kernel_init=jax.nn.initializers.normal({std * n.missing:.4g}), or start the "
-               f"kernels before it larger too: this one's variance times fan-in is {std**2 * fans[path].inner[0]:.3g}.")
+        fix = (f"Make its weights {n.missing:.4g} times as large, kernel_init=jax.nn.initializers.normal({std * n.missing:.4g}), or start "
+               f"the kernels before it larger too: this one's variance times fan-in is {std**2 * fans[path].inner[0]:.3g}.")
         yield Finding(path, "epsilon", n.result, sentence, fix)
 
 
