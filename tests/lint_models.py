@@ -76,6 +76,18 @@ class SlicedAttention(nnx.Module):
         return jax.nn.softmax(q @ jnp.swapaxes(k, -1, -2)) @ v
 
 
+def experts(params, x):
+    """Every token through every expert, whose kernels are drawn at once."""
+    gates = jax.nn.softmax(x @ params["router"])
+    h = jax.nn.relu(jnp.einsum("bd,edf->bef", x, params["up"]))
+    return jnp.einsum("be,bef,efd->bd", gates, h, params["down"])
+
+
+def experts_init(key):
+    shapes = {"router": (32, 4), "up": (4, 32, 64), "down": (4, 64, 32)}
+    return {name: I.lecun_normal()(k, s) for (name, s), k in zip(shapes.items(), jax.random.split(key, 3), strict=True)}
+
+
 def torch_style(params, x):
     """Kernels stored as (out, in)."""
     for w in params[:-1]:

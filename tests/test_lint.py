@@ -21,6 +21,8 @@ from lint_models import (
     Sound,
     SoundLinen,
     UNetDecoder,
+    experts,
+    experts_init,
     torch_init,
     torch_style,
 )
@@ -68,6 +70,7 @@ WRONG = {  # what: (model or network, input, {parameter: (cause, fan counted, tr
                                                              "grouped/kernel": ("groups", (36 + 288) / 2, (36 + 72) / 2)}),
     "groups, fan-out": (grouped(ROOTS), IMAGES, {"depthwise/kernel": ("groups", 144, 9), "grouped/kernel": ("groups", 288, 72)}),
     "stride, fan-out": (nn.Conv(16, (3, 3), 2, kernel_init=ROOTS, name="down"), IMAGES, {"kernel": ("stride", 144, 36)}),
+    "experts": (sp.network(experts, VECTORS, init=experts_init), VECTORS, {"up": (AXES, 4 * 32, 32)}),
     "mask": (Masked(), VECTORS, {"w": ("mask", 32, 6.4)}),
     "epsilon": (GatedFFN(), TOKENS, {"down/kernel": ("epsilon", np.nan, np.nan)}),
 }
@@ -118,6 +121,12 @@ def test_the_fix_mends(case):
     laws = {path: sp.Law(0.0, std**2) for path, std in stds.items()}
     tree = jax.tree.unflatten(jax.tree.structure(net.abstract_params), [laws.get(path) for path in parameter_paths(net.abstract_params)])
     assert not len(sp.lint(sp.network(net.apply, x, init=net.init, laws=tree)))
+
+
+def test_xavier_on_a_wider_layer_is_no_mistake_but_shows():
+    """2 / (d + 4 d) times d: a compromise between forward and backward, which the table of laws shows as 0.4."""
+    net = sp.network(nn.Dense(4 * 32, kernel_init=I.xavier_uniform()), VECTORS)
+    assert not len(sp.lint(net)) and net.laws["kernel"].variance * net.laws.fan_in["kernel"] == pytest.approx(0.4, rel=1e-6)
 
 
 def test_findings_are_a_list():

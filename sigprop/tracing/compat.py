@@ -42,7 +42,10 @@ def name_stack(equation: Any) -> str:
 
 @contextmanager
 def counting() -> Iterator[list[tuple[tuple[int, ...], tuple[float, float]]]]:
-    """Shapes for which ``jax.nn.initializers.variance_scaling`` was called meanwhile, with the fan-in and fan-out that it counted."""
+    """Shapes for which ``jax.nn.initializers.variance_scaling`` was called meanwhile, with the fan-in and fan-out that it counted.
+
+    It is told by a function of JAX that is replaced meanwhile, in all threads; nothing is told where JAX has no such function.
+    """
     calls: list[tuple[tuple[int, ...], tuple[float, float]]] = []
     original = getattr(initializers, "_compute_fans", None)
 
