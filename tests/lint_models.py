@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.nn import initializers as I
 
@@ -63,6 +64,22 @@ class FusedAttention(nn.Module):
             q, k, v = jnp.moveaxis(h.reshape(*h.shape[:-1], 3, 32), -2, 0)
         weights = jax.nn.softmax(jnp.einsum("btd,bsd->bts", q, k) / 32**0.5)
         return nn.Dense(32, name="out")(jnp.einsum("bts,bsd->btd", weights, v))
+
+
+class Rotary(nn.Module):
+    """Queries and keys of Xavier kernels, rotated by their position, half by half."""
+
+    @nn.compact
+    def __call__(self, x):
+        angles = np.arange(x.shape[1])[:, None] / 100 ** (np.arange(8) / 8)
+        cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+        def rotated(h):
+            one, two = jnp.split(h, 2, -1)
+            return jnp.concatenate([one * cos - two * sin, two * cos + one * sin], -1)
+
+        q, k, v = (nn.Dense(16, kernel_init=I.xavier_uniform())(x) for _ in range(3))
+        return jax.nn.softmax(jnp.einsum("btd,bsd->bts", rotated(q), rotated(k)) / 4) @ v
 
 
 class SlicedAttention(nnx.Module):

@@ -17,6 +17,7 @@ from lint_models import (
     LinenUNet,
     LowRank,
     Masked,
+    Rotary,
     SlicedAttention,
     Sound,
     SoundLinen,
@@ -83,7 +84,7 @@ RIGHT = {
     "axes named, twice as wide": (transposed(I.lecun_normal(-1, -2), (64, 32), VECTORS), VECTORS),
     "groups, LeCun": (grouped(I.lecun_normal()), IMAGES), "low rank": (LowRank(), TOKENS), "gated": (GatedFFN(std=0.2), TOKENS),
     "gated, small epsilon": (GatedFFN(epsilon=1e-12), TOKENS), "zeros": (mlp(I.zeros), VECTORS),
-    "recurrence": (nn.RNN(nn.OptimizedLSTMCell(32)), TOKENS[:, :2]),
+    "rotary": (Rotary(), TOKENS), "recurrence": (nn.RNN(nn.OptimizedLSTMCell(32)), TOKENS[:, :2]),
 }
 
 

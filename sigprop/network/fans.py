@@ -136,7 +136,7 @@ def fans(net: Network, *x: Any) -> Fans:
     The fan-in is the number of terms of the parameter in the sum that makes one output unit of the operation, the fan-out the number of
     output units that one input unit feeds: of independent entries of variance v, the variance of an output is v times fan-in times the
     mean square of the input, and that of an input's gradient v times fan-out times the mean square of the output's (He et al. 2015,
-    equations 7 and 14, there for dense kernels). They are counted per site and averaged with equal weights over output sites (input
+    section 2.2, there for dense kernels). They are counted per site and averaged with equal weights over output sites (input
     sites), since variances add up. Taps that fall on padding are not counted; terms that a mask of constants removes are not either.
 
     A parameter is followed through changes of shape, slices, products and sums with other parameters, masks and elementwise functions

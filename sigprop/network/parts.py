@@ -13,6 +13,7 @@ from sigprop.network.uses import Use
 from sigprop.tracing import Graph, Op, on_host
 
 _PASSED = {"add", "add_any", "sub", "mul", "div", "neg"}  # biases and constant factors
+_JOINED = {"add", "add_any", "sub", "concatenate", "select_n"}
 
 
 def parts(graph: Graph, use: Use, live: set[int]) -> int:
@@ -31,18 +32,22 @@ def parts(graph: Graph, use: Use, live: set[int]) -> int:
 
 
 def _taken(graph: Graph, use: Use, live: set[int]) -> list[set[int]]:
-    """For each operation that uses outputs of the kernel, after they were moved, which channels it takes."""
+    """For each operation that uses outputs of the kernel, after they were moved, which channels it takes, or joins in a sum."""
     channels = {use.op.outputs[0]: _channels(graph, use)}
-    found = [set(np.unique(channels[o])) for o in graph.outputs if o in channels]
+    found = []
     for op in graph.ops:
-        for value in {*op.inputs} & {*channels}:
-            passed = _passed(graph, op, value, channels[value], live)
-            if passed is None:
-                found.append({*np.unique(channels[value]).tolist()})
-                continue
+        here = [i for i in dict.fromkeys(op.inputs) if i in channels]
+        passed = _passed(graph, op, here[0], channels[here[0]], live) if len(here) == 1 else None
+        if passed is not None:
             channels.update(zip(op.outputs, passed, strict=True))
-            found += [{*np.unique(channels[o]).tolist()} for o in op.outputs if o in graph.outputs]
-    return found
+        elif here:
+            taken = [_members(channels[i]) for i in here]
+            found += [set.union(*taken)] if op.name in _JOINED else taken
+    return [*found, *(_members(channels[o]) for o in graph.outputs if o in channels)]
+
+
+def _members(channels: np.ndarray) -> set[int]:
+    return set(np.unique(channels).tolist())
 
 
 def _channels(graph: Graph, use: Use) -> np.ndarray:
