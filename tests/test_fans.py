@@ -239,3 +239,29 @@ def test_bad_input_is_named(call, message):
 def test_no_such_parameter():
     with pytest.raises(KeyError, match="nothing.*vmap/kernel"):
         sp.fans(sp.network(Stacked(), np.ones((2, 16), np.float32)))["nothing"]
+
+
+@hypothesis.given(st.tuples(*(st.integers(1, n) for n in (4, 4, 3, 4, 4))), st.integers(-2, 5))
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+def test_fans_far_from_borders_are_those_in_the_middle_of_a_long_axis(numbers, padding):
+    """One period of phases in the middle of 60 inputs, where no tap falls on a border."""
+    kernel, stride, dilation, hole, channels = numbers
+
+    def function(w, x):
+        return lax.conv_general_dilated(x, w, (stride,), [(padding, 3)], (hole,), (dilation,), ("NWC", "WIO", "NWC"))
+
+    net = sp.network(function, np.ones((1, 60, channels), np.float32), init=lambda key: jax.random.normal(key, (kernel, channels, 5)))
+    fan = sp.fans(net)["params"]
+    middle = len(fan.fan_in_sites) // 2
+    assert fan.inner == pytest.approx((fan.fan_in_sites[middle:middle + hole].mean(), fan.fan_out_sites[30:30 + stride].mean()))
+
+
+def test_inputs_that_a_mask_removes_are_not_counted():
+    kept = np.arange(12) % 3 > 0
+
+    def function(w, x):
+        return jnp.tanh(jnp.where(kept, x, 0)) @ w + (-x * kept) @ w
+
+    fan = sp.fans(sp.network(function, draw(2, 12), init=lambda key: jax.random.normal(key, (12, 5))))["params"]
+    assert [u.fan_in.mean for u in fan.uses] == [8, 8] and [u.fan_out.mean for u in fan.uses] == [5, 5]
+    assert np.isnan(fan.fan_out_sites).sum() == 0 and fan.inner == (12, 5)  # inputs 0, 3, 6 and 9 are no units

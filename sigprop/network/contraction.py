@@ -35,10 +35,11 @@ class Tap(NamedTuple):
         return (o * self.stride + k * self.dilation - self.padding == i * self.hole).astype(float), self.labels
 
     def endless(self, backward: bool) -> Part:
-        """``[phase, kernel]``: whether an output at a phase meets any input along an axis without ends; backward, an input any output."""
-        step, period, sign = (self.hole, self.stride, -1) if backward else (self.stride, self.hole, 1)
+        """``[phase, kernel]``: whether an output meets any input along an axis without ends, for each phase of the output in some order;
+        backward, whether an input meets any output."""
+        step, period = (self.hole, self.stride) if backward else (self.stride, self.hole)
         at, k = np.ogrid[:period, :self.sizes[1]]
-        met = (at * step + sign * (k * self.dilation - self.padding)) % period == 0
+        met = (at * step + k * self.dilation - self.padding) % period == 0
         return met.astype(float), (self.labels[2 if backward else 0], self.labels[1])
 
 
@@ -69,7 +70,7 @@ class Contraction:
         return self._sum(parts, self.operands[1 - position])
 
     def endless(self, weight: np.ndarray, position: int, backward: bool) -> np.ndarray:
-        """The same far from all borders, for each phase of a spatial axis."""
+        """The same far from all borders, for each phase of a spatial axis, in some order."""
         tables = [t.endless(backward) for t in self.taps]
         size = {**self.size, **{labels[0]: len(table) for table, labels in tables}}
         axes = self.operands[1 - position] if backward else self.out
