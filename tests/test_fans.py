@@ -200,16 +200,23 @@ MODELS = {  # model, input, {parameter: (operation, uses, fan-in and fan-out far
     }),
     "recurrent": (nn.RNN(nn.SimpleCell(8)), np.ones((2, 5, 3), np.float32), {"cell/i/kernel": ("dot_general", 5, 3, 8),
                                                                            "cell/h/kernel": ("dot_general", 4, 8, 8)}),
+    "a mask among the parameters": (lambda p, x: jnp.tanh(x @ (p["w"] * p["mask"])) @ p["eye"], np.ones((2, 6), np.float32), {
+        "w": ("dot_general", 1, 2, 2), "mask": ("dot_general", 1, 6, 6), "eye": ("dot_general", 1, 6, 6)}),
     "fixed basis": (lambda w, x: x @ (np.ones((12, 3), np.float32) @ w), np.ones((2, 12), np.float32),
                     {"params": ("dot_general", 1, 36, 15)}),
+}
+
+
+INITS = {
+    "fixed basis": lambda key: jax.random.normal(key, (3, 5)),
+    "a mask among the parameters": lambda key: {"w": jax.random.normal(key, (6, 6)), "mask": np.tile(np.eye(3), (2, 2)), "eye": np.eye(6)},
 }
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_fans_of_models(name):
     model, x, expected = MODELS[name]
-    options = {"init": lambda key: jax.random.normal(key, (3, 5))} if name == "fixed basis" else {}
-    found = sp.fans(sp.network(model, x, **options))
+    found = sp.fans(sp.network(model, x, **({"init": INITS[name]} if name in INITS else {})))
     for path, (operation, uses, *inner) in expected.items():
         fan = found[path]
         assert (path, fan.operation, len(fan.main)) == (path, operation, uses)
@@ -224,7 +231,8 @@ def test_fans_print_as_a_table():
     line = {line.split()[0]: line for line in lines}
     assert line["up/kernel"].endswith("18.75   12   48     37.5   24   54  fan_in 108") and line["heads/kernel"].endswith("fan_in 64")
     assert "never used: no output depends on it" in line["forgotten"] and found["forgotten"].fan_in == 0
-    assert "depends" not in line["up/bias"] and str(sp.fans(sp.network(Shared(), TOKENS))).count("a factor of other parameters (mul)") == 1
+    assert "depends" not in line["up/bias"] and sp.fans(sp.network(Shared(), TOKENS))["masks/mask"].note == "a mask"
+    assert str(sp.fans(sp.network(Shared(), TOKENS))).count("a factor of other parameters (mul)") == 1
 
 
 @pytest.mark.parametrize(("call", "message"), [

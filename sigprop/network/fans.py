@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigprop.arrays import concrete, is_key
 from sigprop.errors import InvalidInput
 from sigprop.network.counted import Assumption, Counted, assumption, counted
 from sigprop.network.degree import depends_on_key
@@ -163,10 +163,11 @@ def counted_fans(net: Network, laws: Mapping[str, Law], *x: Any) -> dict[str, Fa
         raise InvalidInput("x: fans depend on the operations, give example inputs, fans(net, x)")
     graph, names, shapes = net.graph(*x), parameter_paths(net.abstract_params), counted(net)
     params = graph.inputs[:len(names)]
-    fixed = {p: table for p, table in zip(params, _tables(net), strict=True) if table is not None}
-    masks = {p: _kept(laws[name]) for p, name, moves in zip(params, names, net.trainable, strict=True)
-             if not moves and name in laws and 0 < _kept(laws[name]) < 1}
-    followed = Followed(graph, params, fixed, masks)
+    tables = {p: (table, moves) for p, table, moves in zip(params, _tables(net), net.trainable, strict=True) if table is not None}
+    masks: dict[int, Any] = {p: table != 0 for p, (table, moves) in tables.items() if moves}
+    masks |= {p: share for p, name, moves in zip(params, names, net.trainable, strict=True)
+              if not moves and name in laws and (share := _kept(laws[name])) < 1}
+    followed = Followed(graph, params, {p: table for p, (table, moves) in tables.items() if not moves}, masks)
     out = {}
     for name, value, count in zip(names, params, shapes, strict=True):
         if jnp.issubdtype(graph.avals[value].dtype, jnp.floating):
@@ -194,12 +195,14 @@ def check_network(net: Any) -> Network:
 
 def _tables(net: Network) -> list[Any]:
     """Per parameter leaf its numbers where they are the same for every key and some, not all, are zero: masks."""
-    leaves = jax.tree.leaves(net.abstract_params)
     if net.declared is not None:
         values: list[Any] = [None if isinstance(g, Law) else g for g in net.declared]
     else:
         graph = net.init_graph
         known = folded(graph)
         values = [None if drawn else known.get(o) for o, drawn in zip(graph.outputs, depends_on_key(graph), strict=True)]
-    return [v if v is not None and leaf.size and 0 < np.mean(np.asarray(v) != 0) < 1 else None
-            for v, leaf in zip(values, leaves, strict=True)]
+    return [v if _mixed(v) else None for v in values]
+
+
+def _mixed(value: Any) -> bool:
+    return value is not None and concrete(value) and not is_key(value) and 0 < int(np.count_nonzero(value)) < np.size(value)

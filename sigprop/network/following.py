@@ -55,11 +55,13 @@ class Followed:
         users: per value the operations that read it.
     """
 
-    def __init__(self, graph: Graph, params: Sequence[int], fixed: Mapping[int, Any], masks: Mapping[int, float]) -> None:
-        """``fixed`` holds those of ``params`` that are constants, ``masks`` those that are random masks, with the share that they keep."""
+    def __init__(self, graph: Graph, params: Sequence[int], fixed: Mapping[int, Any], masks: Mapping[int, Any]) -> None:
+        """``fixed`` holds those of ``params`` that are constants, ``masks`` where others are zero: 0 or 1 per entry, or one number, the
+        share that a random mask keeps. Neither constants nor random masks are followed."""
         self.graph, self.supports = graph, Supports(graph, fixed, masks)
         self.live = set(graph.inputs) - set(params)
-        free = [p for p in params if p not in fixed and p not in masks and jnp.issubdtype(graph.avals[p].dtype, jnp.floating)]
+        weights = [p for p in params if p not in fixed and (p not in masks or np.ndim(masks[p]))]
+        free = [p for p in weights if jnp.issubdtype(graph.avals[p].dtype, jnp.floating)]
         self.meetings: dict[int, list[Meeting]] = {p: [] for p in free}
         self.factors: dict[int, list[Op]] = {p: [] for p in free}
         self.ends: dict[int, list[Op]] = {p: [] for p in free}

@@ -26,10 +26,10 @@ class Supports:
         known: values that depend on neither data nor parameters.
     """
 
-    def __init__(self, graph: Graph, fixed: Mapping[int, Any], masks: Mapping[int, float]) -> None:
+    def __init__(self, graph: Graph, fixed: Mapping[int, Any], masks: Mapping[int, Any]) -> None:
         self.graph = graph
         self.known = {**constants(graph.constants), **constants(fixed)}
-        self._found = {p: filled(graph, p, share) for p, share in masks.items()}
+        self._found = {p: np.broadcast_to(np.asarray(share, float), graph.avals[p].shape) for p, share in masks.items()}
 
     def __getitem__(self, value: int) -> np.ndarray:
         """0 where ``value`` is zero as far as padding and masks tell, else 1; where a random mask decides, the probability."""

@@ -11,6 +11,7 @@ from sigprop.network.parts import parts
 from sigprop.predict.findings import CAUSES, Finding
 from sigprop.tracing import Graph
 
+_UNSCALED = ("constant", "table", "bernoulli", "randint")  # whose variance comes from no fan
 _TOLERANCE = 0.1  # of the ratio of fans
 
 
@@ -21,7 +22,7 @@ def fan_findings(graph: Graph, fans: Mapping[str, Fan], laws: Mapping[str, Law])
     """
     live = _live(graph, fans)
     for path, fan in fans.items():
-        if not fan.uses or not fan.main[0].contracts or path not in laws:
+        if not fan.uses or not fan.main[0].contracts or path not in laws or laws[path].family in _UNSCALED:
             continue
         made, pieces = fan.assumption(laws[path]), 1
         if made is not None and made.mode != "fan_in":
