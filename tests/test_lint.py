@@ -27,6 +27,7 @@ from lint_models import (
     torch_init,
     torch_style,
 )
+from zoo import ZOO
 
 import sigprop as sp
 from sigprop.network import parameter_paths
@@ -128,6 +129,15 @@ def test_xavier_on_a_wider_layer_is_no_mistake_but_shows():
     """2 / (d + 4 d) times d: a compromise between forward and backward, which the table of laws shows as 0.4."""
     net = sp.network(nn.Dense(4 * 32, kernel_init=I.xavier_uniform()), VECTORS)
     assert not len(sp.lint(net)) and net.laws["kernel"].variance * net.laws.fan_in["kernel"] == pytest.approx(0.4, rel=1e-6)
+
+
+ZOO_CAUSES = {"U-Net": [STRIDE] * 2, "Masked MLP": ["mask"] * 3}  # all others count right
+SLOW = {"Weight-normalized MLP"}  # its laws are measured
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in ZOO])
+def test_real_architectures(name):
+    assert [f.cause for f in sp.lint(ZOO[name].network(16), checks="fans")] == ZOO_CAUSES.get(name, [])
 
 
 def test_findings_are_a_list():
