@@ -1,7 +1,7 @@
 """Signal propagation and infinite-width kernels of unmodified Flax models."""
 
-from sigprop import interop, spectra
-from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, measure, monte_carlo_kernel, ntk_operator, taylor
+from sigprop import init, interop, spectra
+from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, lsuv, measure, monte_carlo_kernel, ntk_operator, taylor
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
 from sigprop.network import Law, Network, fans, network
@@ -11,6 +11,6 @@ from sigprop.types import Kernel, KernelSample
 
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "interop", "linearize",
-    "lint", "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
+    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
+    "linearize", "lint", "lsuv", "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
 ]

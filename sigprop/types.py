@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 METHODS = ("closed form", "quadrature", "sampled")
+FAMILIES = ("normal", "truncated normal", "uniform", "laplace", "rademacher", "orthogonal", "constant")  # that can be declared
 
 
 class Note(NamedTuple):
@@ -88,3 +90,21 @@ class KernelSample(NamedTuple):
 
     mean: Kernel
     stderr: Kernel
+
+
+@dataclass(frozen=True)
+class Law:
+    """Law of the entries of a parameter.
+
+    Attributes:
+        mean, variance: pooled over the entries, so that a fixed table has the variance of its numbers. Where a law is declared they may
+            also be arrays that broadcast to the parameter, entry by entry.
+        family: one of :data:`FAMILIES` where it is declared; also ``bernoulli``, ``randint``, ``gamma``, ``table`` (fixed numbers that
+            differ), ``derived`` (a function of several draws) or ``unknown`` (measured).
+        source: ``traced`` from the initializer, ``measured`` on samples, or ``declared``.
+    """
+
+    mean: Any
+    variance: Any
+    family: str = "normal"
+    source: str = "declared"

@@ -54,6 +54,15 @@ def test_linear_network(batch):
     np.testing.assert_allclose(found.variance.values[[k + 1 for k in rows[:-1]]], 1, rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_relu_network(batch=256, depth=14):
+    """Gradients grow by ``pi / (pi - 1)`` per layer of a deep network with a large batch, within 1 % (Yang et al. 2019)."""
+    x = DIGITS[:batch]
+    found = sp.propagate(sp.network(Normed(nn.relu, depth), x), x)
+    size = found.grad_variance.values[[k for k, name in enumerate(found.node.values) if name.startswith("Dense")]]
+    np.testing.assert_allclose((size[10] / size[13]) ** (1 / 3), np.pi / (np.pi - 1), rtol=0.01)
+
+
 @pytest.mark.parametrize("correlated", [0.0, 0.5])
 def test_two_examples(correlated):
     """Their normalized difference is a sign: ReLU leaves 1 of it or nothing, whatever their correlation."""

@@ -59,6 +59,7 @@ WRONG = {  # what: (model or network, input, {parameter: (cause, fan counted, tr
     "nnx U-Net": (UNetDecoder, IMAGES, {"up/kernel": (STRIDE, 16 * 4, 16)}),
     "linen U-Net": (LinenUNet(), IMAGES, {"ConvTranspose_0/kernel": (STRIDE, 8 * 16, 8 * 4)}),
     "linen U-Net, He": (LinenUNet(I.he_uniform()), IMAGES, {"ConvTranspose_0/kernel": (STRIDE, 8 * 16, 8 * 4)}),
+    "fans of the shape alone": (LinenUNet(sp.init.he()), IMAGES, {"ConvTranspose_0/kernel": (STRIDE, 8 * 16, 8 * 4)}),
     "one dimension": (LinenUNet(rank=1), SEQUENCES, {"ConvTranspose_0/kernel": (STRIDE, 8 * 4, 8 * 2)}),
     "one dimension, He": (LinenUNet(I.he_normal(), 1), SEQUENCES, {"ConvTranspose_0/kernel": (STRIDE, 8 * 4, 8 * 2)}),
     "heads": (GemmaAttention, TOKENS, {"q/kernel": (AXES, 4 * 32, 32), "kv/kernel": (AXES, 2 * 32, 32)}),
@@ -80,6 +81,7 @@ RIGHT = {
     "nnx layers": (Sound, IMAGES), "linen layers": (SoundLinen(), WORDS), "linen, Xavier": (SoundLinen(I.xavier_uniform()), WORDS),
     "He": (mlp(I.he_normal()), VECTORS), "Xavier": (mlp(I.xavier_uniform()), VECTORS), "small": (mlp(I.normal(0.02)), VECTORS),
     "orthogonal": (mlp(I.orthogonal(2**0.5)), VECTORS), "true fan-in": (lambda rngs: UNetDecoder(rngs, I.normal(0.25)), IMAGES),
+    "said fans": (LinenUNet(sp.init.he(sp.init.Fans(transposed_stride=2))), IMAGES),
     "true fan-in, one dimension": (LinenUNet(I.normal(0.25), 1), SEQUENCES), "fused, LeCun": (FusedAttention(I.lecun_normal()), TOKENS),
     "axes named": (plain(I.variance_scaling(2, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2)), NARROW),
     "axes named, twice as wide": (transposed(I.lecun_normal(-1, -2), (64, 32), VECTORS), VECTORS),
@@ -131,7 +133,7 @@ def test_xavier_on_a_wider_layer_is_no_mistake_but_shows():
     assert not len(sp.lint(net)) and net.laws["kernel"].variance * net.laws.fan_in["kernel"] == pytest.approx(0.4, rel=1e-6)
 
 
-ZOO_CAUSES = {"U-Net": [STRIDE] * 2, "Masked MLP": ["mask"] * 3}  # all others count right
+ZOO_CAUSES = {"U-Net": [STRIDE] * 2, "U-Net with max-pooling": [STRIDE], "Masked MLP": ["mask"] * 3}  # all others count right
 SLOW = {"Weight-normalized MLP"}  # its laws are measured
 
 

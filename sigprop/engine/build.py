@@ -391,15 +391,16 @@ class Pool:
         return self._occurrence(node, used)
 
     def _occurrence(self, node: Node, used: Sequence[int]) -> Occurrence:
-        return (node, tuple(used[: len(node.dims)])) if len(node.dims) == len(used) else (node, ())
+        assert len(node.dims) in (0, len(used))
+        return node, tuple(used[:len(node.dims)])
 
     def _take_const(self, node: Const, index: Sequence[int], axis: int, table: Any, position: Sequence[int],
                     dims: Sequence[Dim]) -> Node:
         xp = namespace(node.array, table)
         array = xp.take(xp.asarray(node.array), xp.asarray(table), axis=axis)
-        places = [*index[:axis], *position, *index[axis + 1:]]
-        order = np.argsort(places)
-        return self.const(xp.transpose(array, order), [dims[places[i]] for i in order], node.note)
+        places = [*index[:axis], *position, *index[axis + 1:]]  # a place may be that of another dim too: then both are equal
+        out = sorted(set(places))
+        return self.const(xp.einsum(array, places, out), [dims[p] for p in out], node.note)
 
     def _take_concat(self, node: Concat, index: Sequence[int], axis: int, table: np.ndarray, position: Sequence[int],
                      dims: Sequence[Dim]) -> Node:

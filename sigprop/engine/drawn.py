@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
-from sigprop.engine.labels import AnyLabel, Label, Named, contract, renamed, unlinked
+from sigprop.engine.labels import AnyLabel, Label, Named, contract, renamed, union, unlinked
 
 _number = itertools.count(10_000_000)  # of labels that are summed over, used nowhere else
 
@@ -27,6 +28,11 @@ class Drawn:
     factors: tuple[Any, ...]
     beside: tuple[Named, ...] = ()
     summed: tuple[AnyLabel, ...] = ()
+
+    @property
+    def entries(self) -> int:
+        """Of its value."""
+        return prod(la.size for la in union(labels for _, labels in self.factors) if la.kind == "site" and la not in self.summed)
 
     def value(self) -> Named:
         return self.sample(self.factors, self.beside, self.summed)
@@ -53,6 +59,6 @@ def waiting(product: Sequence[Named | Drawn], dummies: Sequence[AnyLabel]) -> li
     drawn = [f for f in product if isinstance(f, Drawn)]
     if not drawn:
         return [*unlinked(product, dummies)] if dummies else list(product)  # type: ignore[arg-type]
-    first, *rest = drawn
+    first, *rest = sorted(drawn, key=lambda f: -f.entries)  # the others are small, and asked for again
     known = [f for f in product if isinstance(f, Named)] + [f.value() for f in rest]
     return [first.times(known, dummies) if known or dummies else first]

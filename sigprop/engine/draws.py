@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import erf, exp, pi, sqrt
+from math import erf, sqrt
 from typing import Any, NamedTuple
 
 import jax.scipy.special as jsp
 from scipy import special
 
 from sigprop.arrays import concrete, namespace
+from sigprop.gaussian import truncated_moments
 
 
 class Draw(NamedTuple):
@@ -47,14 +48,10 @@ def uniform(low: float, high: float) -> Draw:
 
 
 def truncated_normal(low: float, high: float) -> Draw:
-    """A standard normal variable conditioned on ``low < z < high``; moments by recursion."""
-    ends = [(t, exp(-(t**2) / 2) / sqrt(2 * pi), (1 + erf(t / sqrt(2))) / 2) for t in (low, high)]
-    (a, pa, ca), (b, pb, cb) = ends
-    moments = [1.0, (pa - pb) / (cb - ca)]
-    for n in (2, 3, 4):
-        edge = (a ** (n - 1) * pa if pa else 0.0) - (b ** (n - 1) * pb if pb else 0.0)
-        moments.append((n - 1) * moments[n - 2] + edge / (cb - ca))
-    mean = 0.0 if a == -b else moments[1]
+    """A standard normal variable conditioned on ``low < z < high``."""
+    ca, cb = ((1 + erf(t / sqrt(2))) / 2 for t in (low, high))
+    moments = truncated_moments(low, high)
+    mean = 0.0 if low == -high else moments[1]
     variance = moments[2] - mean**2
     fourth = moments[4] - 4 * mean * moments[3] + 6 * mean**2 * moments[2] - 3 * mean**4
     return Draw("truncated normal", mean, variance, fourth / variance**2 - 3,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.groups import connected
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, difference, is_nothing, multiply, total, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
-from sigprop.engine.tails import gram_charlier
+from sigprop.engine.tails import beside, gram_charlier
 from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, rounding, triangular
 from sigprop.types import METHODS, Estimate, Note
@@ -46,7 +45,7 @@ def group_moment(query: Query, atoms: Sequence[Atom]) -> list[list[Named | Drawn
     factors: list[Named | Drawn] = []
     for group in connected(atoms, lambda a, b: _linked(sources[a], sources[b], cov)):
         if any(a.variables is None for a in group):
-            factors.append(Drawn(partial(sampling.expectation, query), tuple((a.node, a.labels) for a in group)))
+            factors.append(Drawn(query.sampled, tuple((a.node, a.labels) for a in group)))
             continue
         value = _expectation(query, group, cov)
         if is_nothing(value):
@@ -64,7 +63,7 @@ def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named
     if all(a.linear for a in group) and not (other and len(group) > 2):
         return _isserlis(query, [a.variables[0] for a in group if a.variables], cov)
     if other:
-        return sampling.expectation(query, [(a.node, a.labels) for a in group])
+        return query.sampled([(a.node, a.labels) for a in group])
     scope = _Scope(query, group, cov)
     single = all(len(a.variables or ()) == 1 for a in group)
     if single and len(scope.variables) == 1:
@@ -74,7 +73,7 @@ def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named
     kept = tuple(dict.fromkeys(v for a in group if not a.linear for v in a.variables or ()))
     if single and len(kept) <= 2:
         return _regressed(scope, kept)
-    return sampling.expectation(query, [(a.node, a.labels) for a in group])
+    return query.sampled([(a.node, a.labels) for a in group])
 
 
 class _Scope:
@@ -90,7 +89,7 @@ class _Scope:
         found = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
         pairs = {pair: None if n is None else dense(n) for pair, n in found.items()}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
-        self.note = Note.of([Note.largest(_beside(n, pairs, pair) for pair, n in pairs.items() if n is not None),
+        self.note = Note.of([Note.largest(beside(n, *(pairs[v, v] for v in pair)) for pair, n in pairs.items() if n is not None),
                              Note.largest(n.note for n in means.values() if n is not None)])
         largest = sorted(inputs, key=lambda n: -len(n.labels))  # arrays over all pairs keep their order of axes
         self.exponents: dict[Variable, Any] = {}
@@ -143,16 +142,6 @@ class _Scope:
         kept = [i for i, label in enumerate(self.layout) if array.shape[i] == label.size and label.size > 1]
         note = Note.of((self.note, Note(_relative(estimate), METHODS.index(estimate.method))))
         return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)
-
-
-def _beside(cov: Named, pairs: Mapping[tuple[Variable, Variable], Named | None], pair: tuple[Variable, Variable]) -> Note:
-    """The note of a covariance with its error relative to the two variances: what is nearly zero has no relative error."""
-    found = [cov, *(pairs[v, v] for v in pair)]
-    if any(n is None or not concrete(n.array) or not isinstance(n.exponent, int) for n in found):
-        return cov.note
-    top, one, two = (float(np.max(np.abs(n.plain()), initial=0.0)) for n in found if n is not None)
-    share = top / (one * two) ** 0.5 if one * two > 0 else 1.0
-    return cov.note._replace(error=cov.note.error * min(share, 1.0))
 
 
 def _relative(estimate: Estimate) -> Any:

@@ -105,7 +105,7 @@ def _vanishing(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tup
     contribute: its own moments are not known here, but as a mean over channels it vanishes beside terms of order one.
     """
     node, index = child
-    factors = placed(node.children, index) if isinstance(node, Mul) else [child]
+    factors = [f for c in placed(node.children, index) for f in opened(c)] if isinstance(node, Mul) else [child]
     moving = [k for k, (n, _) in enumerate(factors) if pool.shared_sign(n)]
     several = [k for k in moving if isinstance(factors[k][0], Add) and not factors[k][0].gaussian]
     # a Gaussian derivative is independent of the fields that it multiplies
@@ -114,9 +114,9 @@ def _vanishing(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tup
         return _sum(pool, child, summed, dims, unweighted=True)
     for k in several or range(len(factors)):
         if isinstance(factors[k][0], Add) and len(factors) > 1:
-            every = (*dims, *summed)
-            total = pool.distributed(factors[:k] + factors[k + 1:], factors[k], every)
-            return pool.sum(whole(total), summed, dims)
+            others, every = factors[:k] + factors[k + 1:], (*dims, *summed)
+            terms = [pool.over([*others, term], every, pool.mul) for term in placed(factors[k][0].children, factors[k][1])]
+            return pool.add([whole(pool.sum(term, summed, dims)) for term in terms], dims)  # summed first: that shows what vanishes
     raise Unsound("a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit is not "
                   "Gaussian. Multiply by the shared factor after the sum.")
 

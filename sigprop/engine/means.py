@@ -4,8 +4,9 @@ A sum of ``n`` zero-mean fields over channels, without weights, is of order ``sq
 terms is met, it is then a mean, of order ``1/sqrt(n)``, whatever its size: what it is multiplied by before and after, a normalizer's
 scale say, is of order one. The *order* of a field is the number of such means in it: they add up in products, and the least of its
 terms is that of a sum. A term of a sum is dropped beside terms of lower order, with two exceptions. Parameters are summed again later,
-and keep their means. Derivatives, whose scales differ from tangent to tangent, and biases have no order that a mean could be compared
-with: beside them it is dropped only where they vary along channels over which it is a mean, else it may be all that is read out.
+and keep their means: what these are multiplied by then may be a sum of as many terms. Derivatives, whose scales differ from tangent to
+tangent, and biases have no order that a mean could be compared with: beside them it is dropped only where they vary along channels over
+which it is a mean, else it may be all that is read out.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Means:
     def __init__(self) -> None:
         self.orders: dict[Node, int] = {}
         self.sums: dict[Node, int] = {}
+        self.counted: set[Node] = set()
 
     def order(self, node: Node) -> int:
         """Number of means over channels of zero-mean fields that the node is a product of."""
@@ -69,8 +71,18 @@ class Means:
 
     def inherit(self, made: Node, order: int) -> None:
         """``made`` is another form of something of this order."""
-        if isinstance(made, Mul):
+        if isinstance(made, Mul) and made not in self.counted:
             self.orders[made] = max(order, self.order(made))
+
+    def restored(self, made: Node, factors: Sequence[Node]) -> None:
+        """``made`` is a product of ``factors`` and of a sum of ``n`` terms with a mean, of order ``n``.
+
+        The mean of ``n`` draws ``w`` among the factors is then of the order of ``sum_j x_j w_j``.
+        """
+        drawn = [self.order(n) for n in factors if _drawn(n)]
+        if any(drawn) and made not in self.counted:
+            self.orders[made] = max(self.order(made) - sum(drawn), 0)
+            self.counted.add(made)
 
     def weigh(self, made: Node) -> None:
         """``made`` is a sum with weights, which have a scale of their own: no division makes a mean of it."""

@@ -44,6 +44,7 @@ from sigprop.engine.labels import (
 )
 from sigprop.engine.nodes import Add, Concat, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Reduce, Sum, Take, opened, parameter_only, whole
 from sigprop.engine.reuse import reused
+from sigprop.engine.sampling import expectation
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
@@ -70,12 +71,13 @@ class Query:
         self.leaf: Leaf | None = None
         self.units: dict[int, tuple[Named, Named]] = {}  # by identity of the array, which is kept alive
         self.other: dict[Any, Named] = {}  # with ``leaf``: what does not depend on it
+        self.joint: dict[Any, Any] = {}  # the last laws that were sampled
         pool.query = self
 
     def along(self, leaf: Leaf) -> Query:
         """The same questions where, of the leaves that share a sign, only ``leaf`` is not zero: its share of a second moment."""
         found = copy(self)
-        found.leaf, found.memo, found.other = leaf, {}, self.memo
+        found.leaf, found.memo, found.other, found.joint = leaf, {}, self.memo, {}
         return found
 
     def moment(self, factors: Sequence[Factor]) -> Named:
@@ -95,9 +97,7 @@ class Query:
 
     def _indexed(self, factors: Sequence[Factor]) -> Named:
         """The moment with labels that may still be derived from the plain ones."""
-        factors = sorted(factors, key=lambda f: f[0].id)
-        key, back, plain = self._canonical(factors)
-        memo = self.other if self.leaf is not None and not any(self.pool.shared_sign(n) for n, _ in factors) else self.memo
+        key, back, plain, memo = self._asked(factors)
         if key not in memo:
             if self.depth >= _DEPTH:  # Python's stack is shallower than a network may be
                 raise _Deep(factors)
@@ -107,9 +107,22 @@ class Query:
                 memo[key] = self._with_diagonal(plain, found)
             finally:
                 self.depth -= 1
-        found = memo[key]
-        labels, *same = ([renamed(label, back) for label in group] for group in (found.labels, *found.same))
-        return relabelled(found, labels, [(a, b) for a, b in same])
+        return _named(memo[key], back)
+
+    def sampled(self, factors: Sequence[Factor], beside: Sequence[Named] = (), summed: Sequence[AnyLabel] = ()) -> Named:
+        """Expectation by sampling, times what is ``beside`` it and summed; remembered where there is nothing of that."""
+        if beside or summed:
+            return expectation(self, factors, beside, summed)
+        key, back, plain, memo = self._asked(factors)
+        if ("sampled", key) not in memo:
+            memo["sampled", key] = expectation(self, plain)
+        return _named(memo["sampled", key], back)
+
+    def _asked(self, factors: Sequence[Factor]) -> tuple[Any, dict, list[Factor], dict[Any, Named]]:
+        """A question in its canonical form, the way back, and where its answer is remembered."""
+        key, back, plain = self._canonical(sorted(factors, key=lambda f: f[0].id))
+        apart = self.leaf is not None and not any(self.pool.shared_sign(n) for n, _ in factors)
+        return key, back, plain, self.other if apart else self.memo
 
     def _with_diagonal(self, factors: list[Factor], found: Named) -> Named:
         """Where both indices of a covariance agree it is the variance: else rounding would grow where chaos amplifies it."""
@@ -192,7 +205,7 @@ class Query:
         if len(groups) > 1:
             if any(map(_vanishes, groups)):  # weights that are used again are alone although others depend on the same draws
                 return []
-            return [[f for group in groups for f in self._factor(group)]]
+            return [[f for product in found for f in product] for found in itertools.product(*map(self._factor, groups))]
         # the latest field first: what it adds to earlier ones has weights of its own, and is independent of them
         for i in sorted(range(len(factors)), key=lambda k: -factors[k][0].id):
             node, labels = factors[i]
@@ -209,10 +222,11 @@ class Query:
                 return [[self._indexed([x if f is None else _beneath(f, x[1]) for f, x in zip(found, factors, strict=True)])]]
         return self._groups(factors)
 
-    def _factor(self, group: list[Factor]) -> list[Named | Drawn]:
+    def _factor(self, group: list[Factor]) -> Products:
         """The moment of one of several independent groups; what is sampled, and products, wait for the others, and for sums over them."""
-        products = self._products(group) if _drawn(group) or any(isinstance(n, Sum) and not n.gaussian for n, _ in group) else []
-        return products[0] if len(products) == 1 else [self._indexed(group)]
+        drawn = _drawn(group)
+        products = self._products(group) if drawn or any(isinstance(n, Sum) and not n.gaussian for n, _ in group) else []
+        return products if drawn or len(products) == 1 else [[self._indexed(group)]]
 
     def _fixed(self, factors: Sequence[Factor]) -> tuple[list[Named], list[Factor]]:
         """Constants, also the site-dependent ones inside products, and the rest."""
@@ -256,8 +270,10 @@ class Query:
         if node.gaussian and is_variable(node) and not self._pure(rest):
             return None  # stays whole: a variable of a nonlinear expectation
         if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
-            return [[self._indexed([*rest, (n, tuple(labels[j] for j in i))])] for n, i in node.children]
+            return [p for n, i in node.children for p in self._term([*rest, (n, tuple(labels[j] for j in i))])]
         if isinstance(node, Sum) and not any(node.iid):
+            if not node.gaussian and any(_drawn([f]) and not node.leaves & ~f[0].leaves for f in rest):
+                return None  # drawn with what is a function of the same fields
             if node.unweighted:
                 raise Unsound("a mean over channels that vanishes as the width grows is all that is left: its size is not known here")
             fresh = self._fresh([labels, *(la for _, la in rest)], node.summed)
@@ -267,6 +283,10 @@ class Query:
             inner_factor = (node.child[0], tuple(every[i] for i in node.child[1]))
             return [waiting(p, fresh) for p in self._products([*rest, inner_factor])]
         return None
+
+    def _term(self, factors: list[Factor]) -> Products:
+        """One term of a sum: what is sampled waits, all else is a question of its own."""
+        return self._products(factors) if _drawn(factors) else [[self._indexed(factors)]]
 
     def _pure(self, factors: list[Factor]) -> bool:
         """All factors Gaussian: the moment is linear in each of them."""
@@ -399,6 +419,11 @@ class Query:
                 terms.append((node, labels))
         found = [joined(product, dummies) for product in self._products(terms)]
         return add(found) if found else None
+
+
+def _named(found: Named, names: dict) -> Named:
+    labels, *same = ([renamed(label, names) for label in group] for group in (found.labels, *found.same))
+    return relabelled(found, labels, [(a, b) for a, b in same])
 
 
 def _beneath(found: Indexed, labels: tuple[AnyLabel, ...]) -> Factor:

@@ -34,6 +34,7 @@ from sigprop.engine.labels import (
     varying,
 )
 from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Reduce, Sum, Take, below, whole
+from sigprop.engine.tails import beside
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
 from sigprop.types import METHODS, Note
@@ -46,6 +47,7 @@ _REPLICATES = 8
 _LARGEST_BLOCK = 2048
 _SINGLE = 1 << 13  # numbers drawn for one point beyond which all entries share the fields of whole images
 _ENTRIES = 1 << 25  # entries of all covariance matrices together
+_JOINT = 2  # joint laws remembered with what was drawn from them
 _FREE = 1_000_000  # numbers of labels that only this file uses
 
 
@@ -59,7 +61,7 @@ def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] =
     count = sampler.samples((_MIXED if sampler.whole else _BUDGET) // _REPLICATES)
     found = []
     for replicate in range(_REPLICATES):
-        values = sampler.draw(sampler.points(count, replicate))
+        values = sampler.drawn(count, replicate)
         evaluated = [sampler.evaluate(n, labels, values) for n, labels in factors]
         product = dense(contract([*evaluated, *beside], [sampler.point(count), *summed]))
         found.append(product._replace(array=product.array / count))
@@ -100,6 +102,16 @@ class Group(NamedTuple):
         else:
             found = xp.einsum("...cij,pjc->p...ic", self.root, z)
         return xp.swapaxes(self.mean, -1, -2) + found
+
+
+class Joint(NamedTuple):
+    """The joint law of some variables, and what was drawn from it, by number of points and replicate."""
+
+    copied: dict[Variable, tuple[int, ...]]
+    groups: list[Group]
+    layout: tuple[AnyLabel, ...]
+    note: Note
+    draws: dict[tuple[int, int], dict[Any, Named]]
 
 
 class Sampler:
@@ -172,10 +184,21 @@ class Sampler:
         return variable[0], tuple(next(free) if label is None else label for label in variable[1])
 
     def _join(self) -> None:
-        """Groups of correlated variables, the covariance and mean of each."""
+        """Groups of correlated variables, the covariance and mean of each: found once for expectations that ask for the same ones."""
+        known, key = self.query.joint, (tuple(self.variables), tuple(self.blocks.values()))
+        if key not in known:
+            self._correlate()
+            known[key] = Joint(self.copied, self.groups, self.layout, self.note, {})
+            while len(known) > _JOINT:
+                del known[next(iter(known))]
+        self.copied, self.groups, self.layout, self.note, self.known = known[key]
+        self._label()
+
+    def _correlate(self) -> None:
         cov, mean = self._covariances()
         known = [n for n in (*cov.values(), *mean.values()) if n is not None]
-        self.note = Note.largest(n.note for n in known)
+        errors = [beside(n, cov[i, i], cov[j, j]) for (i, j), n in cov.items() if n is not None]
+        self.note = Note.largest([*errors, *(n.note for n in mean.values() if n is not None)])
         block = {label for v in self.variables for label in (*self.blocks[v], *_shifted(self.blocks[v]))}
         self.layout = tuple(label for label in union(n.labels for n in known) if label not in block)
         groups = connected(range(len(self.variables)), lambda i, j: cov[i, j] is not None)
@@ -245,6 +268,12 @@ class Sampler:
 
     def points(self, count: int, replicate: int) -> np.ndarray:
         return normal_points(count, self.size, replicate)
+
+    def drawn(self, count: int, replicate: int) -> dict[Any, Named]:
+        """Values of each variable at the points of a replicate."""
+        if (count, replicate) not in self.known:
+            self.known[count, replicate] = self.draw(self.points(count, replicate))
+        return self.known[count, replicate]
 
     def point(self, count: int) -> Label:
         return Label(2 * _FREE - 1, "site", count)

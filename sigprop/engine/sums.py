@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +61,10 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
             every = [*dims, *summed]
             inner = pool.over(tied, every, pool.mul)
             body = build_sum(pool, inner, summed, dims)
-            return pool.mul([*free, whole(body)], dims, within=True)
+            made = pool.mul([*free, whole(body)], dims, within=True)
+            if isinstance(body, Const) and prod(d.size for d in summed if d.kind == "chan") >= NARROW:
+                pool.means.restored(made, [n for n, _ in free])
+            return made
     return _sum_random(pool, (node, tuple(index)), summed, dims)
 
 

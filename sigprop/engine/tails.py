@@ -1,4 +1,4 @@
-"""What sums of few terms, taken as Gaussian, make of a prediction's error."""
+"""What sums of few terms, taken as Gaussian, and errors of covariances make of a prediction's error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sigprop.arrays import concrete, namespace
-from sigprop.engine.labels import Label, aligned, contract
+from sigprop.engine.labels import Label, Named, aligned, contract
 from sigprop.engine.nodes import Const, Mul, Node, Occurrence, parameter_only
 from sigprop.gaussian import Function, moment1
 from sigprop.types import Note
@@ -56,3 +56,13 @@ def fluctuation(query: Any, child: Occurrence, count: int) -> float:
         return 0.0
     total, first, square = (aligned(a._replace(array=a.plain()), kept) for a in (total, first, square))
     return float(np.max((square - first) / np.where(total > 0, total**2, 1.0)))
+
+
+def beside(cov: Named, *variances: Named | None) -> Note:
+    """The note of a covariance with its error relative to the two variances: what is nearly zero has no relative error."""
+    found = [cov, *variances]
+    if any(n is None or not concrete(n.array) or not isinstance(n.exponent, int) for n in found):
+        return cov.note
+    top, one, two = (float(np.max(np.abs(n.plain()), initial=0.0)) for n in found if n is not None)
+    share = top / (one * two) ** 0.5 if one * two > 0 else 1.0
+    return cov.note._replace(error=cov.note.error * min(share, 1.0))

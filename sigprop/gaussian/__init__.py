@@ -4,8 +4,9 @@ from sigprop.gaussian.expect import moment1, moment2, normal_points, rounding, s
 from sigprop.gaussian.families import Family, homogeneous, recognize, rescale
 from sigprop.gaussian.functions import IDENTITY, Function
 from sigprop.gaussian.quadrature import triangular
+from sigprop.gaussian.truncated import truncated_moments
 
 __all__ = [
     "IDENTITY", "Family", "Function", "homogeneous", "moment1", "moment2", "normal_points", "recognize", "rescale",
-    "rounding", "square_root", "triangular",
+    "rounding", "square_root", "triangular", "truncated_moments",
 ]

@@ -21,6 +21,7 @@ _CHUNK = 1 << 22  # function values held at once
 _WIDE = 16.0  # variance beyond which panels are wider than what a function of a scale of order one does near the origin
 _SOBOL = 1024  # dimensions of a Sobol' sequence, at most
 _SAME = 1e-7  # relative standard deviation of v given u, whose square a smooth function does not see
+_DISTINCT = 256  # pairs of a mean and a variance in one quadrature
 
 
 def _zero(mean: Any) -> bool:
@@ -52,6 +53,8 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any, degree: int = 0)
             return _exact(value)
     f = product(functions)
     xp = namespace(mean, var)
+    if xp is np and f.key is not None and max(np.size(mean), np.size(var)) > _DISTINCT:
+        return _distinct(functions, mean, var, degree)
     scale = xp.sqrt(xp.maximum(var, 0.0))
     kinks = tuple(sorted({k for g in functions for k in recognize(g).kinks} | set(FEATURES)))
 
@@ -62,6 +65,15 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any, degree: int = 0)
     value, error = _difference(integral)
     left_out = beyond(lambda z: abs(hermite(degree, z) * f(mean + scale * z)), max(np.ndim(mean), np.ndim(var)))
     return Estimate(value, error + left_out, METHODS[1])
+
+
+def _distinct(functions: Sequence[Function], mean: Any, var: Any, degree: int) -> Estimate:
+    """One by one pair of a mean and a variance: windows over sites repeat them."""
+    pairs = np.broadcast_arrays(mean, var)
+    rows, back = np.unique(np.stack([p.reshape(-1) for p in pairs]), axis=1, return_inverse=True)
+    parts = [moment1(functions, *rows[:, low:low + _DISTINCT], degree) for low in range(0, rows.shape[1], _DISTINCT)]
+    value, error = (np.concatenate(p)[back].reshape(pairs[0].shape) for p in zip(*((e.value, e.error) for e in parts), strict=True))
+    return Estimate(value, error, parts[0].method)
 
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")

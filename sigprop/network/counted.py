@@ -80,7 +80,7 @@ def assumption(variance: float, family: str, found: Counted, fan_in: float, fan_
     true = _by_mode(fan_in, fan_out)
     suits = [(mode, n, n) for mode, n in true.items()]
     reads = [(mode, n, true[mode]) for mode, n in _candidates(found)]
-    order = [*reads, *suits] if found.seen and family != "normal" else [*suits, *reads]
+    order = [*reads, *suits] if found.seen and family != "normal" else sorted([*suits, *reads], key=lambda c: _MODES.index(c[0]))
     for scales in (_COMMON, _RARE):
         for mode, number, meant in order:
             scale = next((s for s in scales if abs(variance * number - s) < 1e-3 * s), None)

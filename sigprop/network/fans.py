@@ -18,11 +18,12 @@ from sigprop.errors import InvalidInput
 from sigprop.network.counted import Assumption, Counted, assumption, counted
 from sigprop.network.degree import depends_on_key
 from sigprop.network.following import NEVER, Followed
-from sigprop.network.law import Law, aligned
+from sigprop.network.law import aligned
 from sigprop.network.network import Network
 from sigprop.network.paths import parameter_paths
 from sigprop.network.supports import folded
 from sigprop.network.uses import Use, uses
+from sigprop.types import Law
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The law of one entry of a parameter, and a tree of laws that prints as a table."""
+"""A tree of laws that prints as a table."""
 
 from __future__ import annotations
 
@@ -9,26 +9,7 @@ from typing import Any
 import jax
 
 from sigprop.network.paths import parameter_paths
-
-FAMILIES = ("normal", "truncated normal", "uniform", "laplace", "rademacher", "orthogonal", "constant")  # that can be declared
-
-
-@dataclass(frozen=True)
-class Law:
-    """Law of the entries of a parameter.
-
-    Attributes:
-        mean, variance: pooled over the entries, so that a fixed table has the variance of its numbers. Where a law is declared they may
-            also be arrays that broadcast to the parameter, entry by entry.
-        family: one of :data:`FAMILIES` where it is declared; also ``bernoulli``, ``randint``, ``gamma``, ``table`` (fixed numbers that
-            differ), ``derived`` (a function of several draws) or ``unknown`` (measured).
-        source: ``traced`` from the initializer, ``measured`` on samples, or ``declared``.
-    """
-
-    mean: Any
-    variance: Any
-    family: str = "normal"
-    source: str = "declared"
+from sigprop.types import Law
 
 
 def is_law(node: Any) -> bool:

@@ -16,10 +16,11 @@ from sigprop.engine.values import drawn
 from sigprop.errors import InvalidInput, SigpropError
 from sigprop.network.degree import degrees, family, hidden_draws, is_plain
 from sigprop.network.fans import counted_fans
-from sigprop.network.law import Law, Laws, is_law
+from sigprop.network.law import Laws, is_law
 from sigprop.network.network import Network
 from sigprop.network.paths import parameter_paths
 from sigprop.network.sampling import is_random, measured_law
+from sigprop.types import Law
 
 _EXACT = ("normal",)  # families whose every moment the engine knows; of others it knows the first two
 _SAMPLES = 200_000  # numbers drawn to measure a law: they give a Gaussian variance to 0.3 %

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop.errors import InvalidInput
-from sigprop.network.law import FAMILIES, Law, Laws, is_law
+from sigprop.network.law import Laws, is_law
 from sigprop.network.paths import parameter_paths
+from sigprop.types import FAMILIES, Law
 
 _CERTAIN = 5.0  # standard errors beyond which a measured mean counts as different from zero
 

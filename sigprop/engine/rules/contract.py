@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from sigprop.engine.interpreter import Context
-from sigprop.engine.means import NARROW
 from sigprop.engine.nodes import Dim, Occurrence, parameter_only
 from sigprop.engine.rules.elementwise import mul
 from sigprop.engine.rules.shape import expand, regroup, window_axis
 from sigprop.engine.values import Axes, Factor, Field, Known, Value, settle
-from sigprop.errors import Unsound
 from sigprop.tracing import Op
 
 
@@ -92,11 +89,11 @@ def conv(context: Context, op: Op, image: Value, kernel: Value) -> Sequence[Valu
         x = window_axis(context, x, 2 + 2 * k, table)
     places = x.shape[2::2]
     if p["batch_group_count"] > 1:  # the groups lie along the batch axis: the gradient of a grouped kernel
-        x = _shape(context, x, (groups, x.shape[0] // groups, *x.shape[1:]))
+        x = shaped(context, x, (groups, x.shape[0] // groups, *x.shape[1:]))
         x = permute(x, [1, 0, *range(2, len(x.shape))])
     else:
-        x = _shape(context, x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
-    w = _shape(context, w, (groups, w.shape[0] // groups, *w.shape[1:]))
+        x = shaped(context, x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+    w = shaped(context, w, (groups, w.shape[0] // groups, *w.shape[1:]))
     # common order: batch, group, out, *positions, in, *taps
     x = permute(x, [0, 1, *range(3, 3 + 2 * spatial, 2), 2, *range(4, 3 + 2 * spatial, 2)])
     x = expand(x, [2])
@@ -104,12 +101,12 @@ def conv(context: Context, op: Op, image: Value, kernel: Value) -> Sequence[Valu
     first = 3 + spatial
     out = product_sum(context, x, w, range(first, first + 1 + spatial))
     out = permute(out, [0, *range(3, 3 + spatial), 1, 2])
-    out = _shape(context, out, (out.shape[0], *places, out.shape[-1] * out.shape[-2]))
+    out = shaped(context, out, (out.shape[0], *places, out.shape[-1] * out.shape[-2]))
     back = [0, 1 + spatial, *range(1, 1 + spatial)]  # to batch, channel, *sites
     return [permute(permute(out, back), [int(k) for k in np.argsort(numbers.out_spec)])]
 
 
-def _shape(context: Context, value: Value, shape: Sequence[int]) -> Value:
+def shaped(context: Context, value: Value, shape: Sequence[int]) -> Value:
     if isinstance(value, Known):
         return Known(value.array.reshape(shape), value.note)
     assert isinstance(value, Field)
@@ -134,49 +131,6 @@ def reduce_window_sum(context: Context, op: Op, value: Value) -> Sequence[Value]
     return [value]
 
 
-def reduction(name: str) -> Any:
-    """A rule for the largest or smallest entry along some axes."""
-    def rule(context: Context, op: Op, value: Field) -> Sequence[Value]:
-        return [_reduced(context, name, value, op.params["axes"])]
-
-    return rule
-
-
-def _reduced(context: Context, name: str, value: Field, axes: Sequence[int]) -> Value:
-    """An extreme of a few entries, which is sampled; that of many channels has no limit."""
-    child, gone, dims, axes_left = without(value, axes)
-    wide = prod(d.size for d in gone if d.kind == "chan")
-    if wide >= NARROW:
-        raise Unsound(f"the largest of {wide} channels grows with their number without a limit: reduce over sites instead")
-    pool, function = context.pool, _largest if name.endswith("max") else _smallest
-    return Field(pool.reduce(name, function, child, gone, dims) if gone else pool._lift(child, dims), axes_left)
-
-
-def window_extreme(context: Context, op: Op, value: Value) -> Sequence[Value]:
-    """Max-pooling. Padding is never the largest: it reads another entry of its window instead."""
-    p, taken = op.params, []
-    for axis, width in enumerate(p["window_dimensions"]):
-        k = axis + len(taken)
-        table = taps(value.shape[k], width, p["window_strides"][axis], p["padding"][axis], p["base_dilation"][axis],
-                     p["window_dilation"][axis])
-        if np.array_equal(table, np.arange(value.shape[k])[:, None]):
-            continue
-        if (table.max(axis=1) < 0).any():
-            raise Unsound("a window of a max-pooling lies wholly in its padding")
-        value = window_axis(context, value, k, np.where(table < 0, table.max(axis=1, keepdims=True), table))
-        taken.append(k + 1)
-    assert isinstance(value, Field)
-    return [_reduced(context, op.name, value, taken)] if taken else [value]
-
-
-def _largest(array: Any, axes: tuple[int, ...]) -> Any:
-    return array.max(axis=axes)
-
-
-def _smallest(array: Any, axes: tuple[int, ...]) -> Any:
-    return array.min(axis=axes)
-
-
 def cumsum(context: Context, op: Op, value: Field) -> Sequence[Value]:
     axis, n = op.params["axis"], value.shape[op.params["axis"]]
     steps = np.arange(n)[:, None] - np.arange(n)[None, :]
@@ -190,6 +144,5 @@ def cumsum(context: Context, op: Op, value: Field) -> Sequence[Value]:
 
 RULES: dict[str, Any] = {
     "dot_general": dot_general, "conv_general_dilated": conv, "reduce_sum": reduce_sum,
-    "reduce_window_sum": reduce_window_sum, "cumsum": cumsum, "reduce_max": reduction("reduce_max"),
-    "reduce_min": reduction("reduce_min"), "reduce_window_max": window_extreme, "reduce_window_min": window_extreme,
+    "reduce_window_sum": reduce_window_sum, "cumsum": cumsum,
 }

@@ -30,7 +30,7 @@ def same(context: Context, op: Op, value: Value, *_: Value) -> Sequence[Value]:
 
 
 def convert(context: Context, op: Op, value: Field) -> Sequence[Value]:
-    if np.issubdtype(op.params["new_dtype"], np.floating):
+    if jnp.issubdtype(op.params["new_dtype"], jnp.floating):  # bfloat16 too, which NumPy does not count
         return [value] if not _boolean(value) else elementwise(context, op, value)
     return elementwise(context, op, value)
 
@@ -67,7 +67,7 @@ def div(context: Context, op: Op, left: Value, right: Value) -> Sequence[Value]:
     if isinstance(right, Known):
         with np.errstate(divide="ignore"):
             return mul(context, op, left, Known(1.0 / right.array, right.note))
-    inverse = _map(context, "reciprocal", _reciprocal, [right], ("reciprocal",), "odd")
+    inverse = mapped(context, "reciprocal", _reciprocal, [right], ("reciprocal",), "odd")
     return mul(context, op, left, inverse)
 
 
@@ -110,7 +110,7 @@ def elementwise(context: Context, op: Op, *values: Value) -> Sequence[Value]:
     if op.name == "integer_pow":
         parity = "odd" if op.params["y"] % 2 else "even"
     function, static = _function(op)
-    return [_map(context, op.name, function, values, static, parity)]
+    return [mapped(context, op.name, function, values, static, parity)]
 
 
 def _function(op: Op) -> tuple[Callable[..., Any], Any]:
@@ -131,7 +131,7 @@ def square(context: Context, op: Op, value: Value) -> Sequence[Value]:
     return mul(context, op, value, value)  # as a product, whose moments of sums expand exactly
 
 
-def _map(context: Context, name: str, function: Any, values: Sequence[Value], key: Any, parity: str | None) -> Value:
+def mapped(context: Context, name: str, function: Any, values: Sequence[Value], key: Any, parity: str | None) -> Value:
     pool = context.pool
     dims, children, axes = combine(pool, values)
     if len(children) == 1 and pool.means.order(children[0][0]):  # a vanishing field: its function is constant to leading order
