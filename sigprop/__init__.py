@@ -4,13 +4,13 @@ from sigprop import init, interop, spectra
 from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, lsuv, measure, monte_carlo_kernel, ntk_operator, taylor
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
-from sigprop.network import Law, Network, network
-from sigprop.predict import adam_second_moment, attention_entropy, propagate
+from sigprop.network import Law, Network, fans, network
+from sigprop.predict import adam_second_moment, attention_entropy, lint, propagate
 from sigprop.report import Report, report
 from sigprop.types import Kernel, KernelSample
 
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "infinite_kernel", "init", "interop", "linearize",
-    "lsuv", "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
+    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
+    "linearize", "lint", "lsuv", "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
 ]

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.nn import initializers as I
 
 import sigprop as sp
-from sigprop.network import Laws, fans
+from sigprop.network import Laws
 
 F32 = jnp.float32
 
@@ -228,7 +228,7 @@ X4, X16, X64 = (np.ones((2, n), np.float32) for n in (4, 16, 64))
 
 @pytest.mark.parametrize(("model", "x", "path", "shape", "variance", "scaled"), [
     (Stacked(), X16, "scan/Dense_0/kernel", (3, 16, 16), 1 / 16, 1), (Stacked(), X16, "vmap/kernel", (2, 16, 8), 1 / 16, 1),
-    (vmapped, X4, "stack/kernel", (3, 4, 6), 1 / 4, 1), (Factorised(), X64, "u", (64, 64), 4, 256),
+    (vmapped, X4, "stack/kernel", (3, 4, 6), 1 / 4, 1), (Factorised(), X64, "u", (64, 64), 4, 128),
 ], ids=["nn.scan", "nn.vmap", "nnx.vmap", "factorised"])
 def test_stacked_and_factorised_parameters(model, x, path, shape, variance, scaled):
     laws = sp.network(model, x).laws
@@ -273,45 +273,3 @@ def test_laws_are_a_tree_like_the_parameters_and_print_as_a_table():
     assert next(line for line in lines if line.startswith("vmap/kernel")).split()[-3:] == ["0.0625", "1", "traced"]
     with pytest.raises(KeyError, match="nothing.*scan/Dense_0/kernel"):
         laws["nothing"]
-
-
-class Zoo(nnx.Module):
-    def __init__(self, rngs):
-        self.embed = nnx.Embed(11, 8, rngs=rngs)
-        self.grouped = nnx.Conv(8, 12, (3, 3), feature_group_count=4, rngs=rngs)
-        self.depthwise = nnx.Conv(12, 12, (5, 5), feature_group_count=12, strides=2, rngs=rngs)
-        self.up = nnx.ConvTranspose(12, 6, (3, 3), strides=(2, 2), rngs=rngs)
-        self.up_flipped = nnx.ConvTranspose(6, 16, (5, 5), strides=(2, 3), rngs=rngs, transpose_kernel=True)
-        self.norm = nnx.LayerNorm(16, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(4, 16, rngs=rngs, decode=False)
-        self.heads = nnx.Einsum("abc,hcd->abhd", (4, 16, 4), rngs=rngs)
-        self.stored_out_in = nnx.Param(I.lecun_normal()(rngs.params(), (5, 16)))
-
-    def __call__(self, tokens):
-        x = self.up_flipped(self.up(self.depthwise(self.grouped(self.embed(tokens)))))
-        x = self.norm(x).reshape(x.shape[0], -1, 16)[:, :5]
-        return self.heads(self.attention(x)), x @ self.stored_out_in[...].T
-
-
-def test_fans_of_the_operation_and_of_the_shape():
-    tokens = np.zeros((2, 4, 4), np.int32)
-    found = fans(sp.network(Zoo, tokens))
-    expected = {  # true fan-in, fans of the shape
-        "embed/embedding": (1, 11, 8, "gather"), "grouped/kernel": (18, 18, 108, "conv_general_dilated"),
-        "depthwise/kernel": (25, 25, 300, "conv_general_dilated"), "up/kernel": (12 * 9 / 4, 108, 54, "conv_general_dilated"),
-        "up_flipped/kernel": (6 * 25 / 6, 25 * 16, 25 * 6, "conv_general_dilated"),
-        "attention/query/kernel": (16, 16, 16, "dot_general"), "attention/key/kernel": (16, 16, 16, "dot_general"),
-        "attention/value/kernel": (16, 16, 16, "dot_general"), "attention/out/kernel": (16, 16, 16, "dot_general"),
-        "heads/kernel": (16, 64, 16, "dot_general"), "stored_out_in": (16, 5, 16, "dot_general"),
-    }
-    assert {k: (f.fan_in, f.kernel_fan_in, f.kernel_fan_out, f.operation) for k, f in found.items()} == expected
-
-
-def test_fans_follow_masks_and_factors():
-    assert {k: f.fan_in for k, f in fans(sp.network(Factorised(), X64)).items()} == {"u": 64, "v": 64}
-    for model, x, path, expected in [(Stacked(), X16, "scan/Dense_0/kernel", (16, 16, 16)), (Stacked(), X16, "vmap/kernel", (16, 16, 8)),
-                                     (vmapped, X4, "stack/kernel", (4, 4, 6))]:
-        fan = fans(sp.network(model, x))[path]
-        assert (fan.fan_in, fan.kernel_fan_in, fan.kernel_fan_out) == expected
-    with pytest.raises(sp.InvalidInput, match="give example inputs"):
-        fans(sp.network(vmapped))

@@ -3,7 +3,8 @@
 from sigprop.network.adapters import network
 from sigprop.network.backward import backward, backward_graph
 from sigprop.network.checks import check_inputs, check_pair
-from sigprop.network.fans import Fan, fans
+from sigprop.network.counted import Assumption
+from sigprop.network.fans import Fan, Fans, check_network, counted_fans, fans
 from sigprop.network.law import Laws
 from sigprop.network.laws import parameters
 from sigprop.network.network import Network
@@ -11,6 +12,6 @@ from sigprop.network.paths import parameter_paths
 from sigprop.types import Law
 
 __all__ = [
-    "Fan", "Law", "Laws", "Network", "backward", "backward_graph", "check_inputs", "check_pair", "fans", "network", "parameter_paths",
-    "parameters",
+    "Assumption", "Fan", "Fans", "Law", "Laws", "Network", "backward", "backward_graph", "check_inputs", "check_network", "check_pair",
+    "counted_fans", "fans", "network", "parameter_paths", "parameters",
 ]

@@ -1,4 +1,4 @@
-"""Fan-in of the operation that uses a parameter, beside the fans that its shape suggests.
+"""Fans of the operations that use a parameter, beside the fans that its initializer counted.
 
 Initializers read fans off the shape of the kernel. The variance of a unit is set by the operation: a strided transposed convolution
 reads a share of the taps, a kernel stored as (out, in) is contracted along its last axis. The two are listed side by side.
@@ -6,144 +6,204 @@ reads a share of the taps, a kernel stored as (out, in) is contracted along its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from sigprop.arrays import is_key
-from sigprop.engine.rules import elementwise
+from sigprop.arrays import concrete, is_key
 from sigprop.errors import InvalidInput
+from sigprop.network.counted import Assumption, Counted, assumption, counted
+from sigprop.network.degree import depends_on_key
+from sigprop.network.following import NEVER, Followed
+from sigprop.network.law import aligned
 from sigprop.network.network import Network
 from sigprop.network.paths import parameter_paths
-from sigprop.tracing import Graph, Op
+from sigprop.network.supports import folded
+from sigprop.network.uses import Use, uses
+from sigprop.types import Law
 
 
 @dataclass(frozen=True)
 class Fan:
-    """Connections into one unit of the operation that uses a weight, and what the weight's shape suggests.
+    """Fans of a parameter, averaged over its uses: contractions of data if it has any, else of parameters, else look-ups, else others.
 
     Attributes:
-        fan_in: mean number of connections into one output unit; zero padding and holes at the border are not subtracted.
-        kernel_fan_in, kernel_fan_out: fans that ``jax.nn.initializers.variance_scaling`` computes with its default axes (input next to
-            last, output last, the others receptive field) from the shape that the initializer was called with, which Flax reshapes for
-            attention and stacks for scanned layers; from the parameter's own shape where that is not known. NaN for vectors.
-        operation: primitive that uses the weight: ``dot_general``, ``conv_general_dilated`` or ``gather``.
+        shape: of the parameter.
+        uses: all of them, in program order, each with its counts per site.
+        counted: what the initializer can have counted.
+        note: why there are no uses.
     """
 
-    fan_in: float
-    kernel_fan_in: float
-    kernel_fan_out: float
-    operation: str
+    shape: tuple[int, ...]
+    uses: tuple[Use, ...]
+    counted: Counted
+    note: str = ""
+
+    @property
+    def main(self) -> tuple[Use, ...]:
+        """The uses that are averaged."""
+        sums = [u for u in self.uses if u.contracts]
+        return tuple([u for u in sums if u.live] or sums or [u for u in self.uses if u.operation == "gather"] or self.uses)
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether inputs are contracted with it or look it up; biases, scales and tables of constants are not."""
+        return any(u.contracts or u.operation == "gather" for u in self.uses)
+
+    @property
+    def operation(self) -> str:
+        """Primitive of the first of them, empty where there is none."""
+        return self.main[0].operation if self.uses else ""
+
+    @property
+    def fan_in(self) -> float:
+        """Mean number of terms of the parameter that reach one output unit, borders included; 0 where it is never used, NaN where
+        it is not counted."""
+        return self._mean([u.fan_in.mean for u in self.main])
+
+    @property
+    def fan_out(self) -> float:
+        """Mean number of output units that one input unit feeds; NaN where it has no input, as a bias."""
+        return self._mean([u.fan_out.mean for u in self.main])
+
+    @property
+    def inner(self) -> tuple[float, float]:
+        """Mean fan-in and fan-out far from the borders, where zero padding takes nothing away: what an initializer should count."""
+        return self._mean([u.fan_in.inner for u in self.main]), self._mean([u.fan_out.inner for u in self.main])
+
+    def _mean(self, numbers: Sequence[float]) -> float:
+        return float(np.mean(numbers)) if numbers else 0.0 if self.note == NEVER else np.nan
+
+    @property
+    def fan_in_sites(self) -> np.ndarray:
+        """Fan-in per output pixel (of a matrix product: per entry of the free axes of the data) of the first use."""
+        return self.main[0].fan_in.sites if self.uses else np.zeros(())
+
+    @property
+    def fan_out_sites(self) -> np.ndarray:
+        """Fan-out per input pixel, as above."""
+        return self.main[0].fan_out.sites if self.uses else np.zeros(())
+
+    def assumption(self, law: Law, parts: int = 1) -> Assumption | None:
+        """What the initializer counted, where its variance tells; ``parts`` of the outputs are used separately."""
+        fan_in, fan_out = self.inner
+        return assumption(float(np.mean(law.variance)), law.family, self.counted, fan_in, fan_out / parts)
 
 
-def fans(net: Network, *x: Any) -> dict[str, Fan]:
-    """The :class:`Fan` of every parameter used as a weight, keyed by parameter path as in ``net.laws``.
+@dataclass(frozen=True, eq=False)
+class Fans(Mapping[str, Fan]):
+    """The :class:`Fan` of each floating parameter by path as in ``net.laws``; ``print(fans)`` shows a table."""
 
-    A parameter is followed through changes of shape and elementwise operations until it meets a contraction or a look-up. Where
-    several use it the first contraction counts, and a look-up only where no contraction does. Biases, scales and tables of constants
-    are absent.
+    found: Mapping[str, Fan]
+    laws: Mapping[str, Law] = field(default_factory=dict)
+
+    def __getitem__(self, path: str) -> Fan:
+        if path not in self.found:
+            raise KeyError(f"{path!r}: no such parameter; there are {list(self.found)}")
+        return self.found[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __str__(self) -> str:
+        """One line per parameter: path, shape, operation, fan-in and fan-out (mean, smallest, largest), the fan its initializer counted."""
+        head = ("parameter", "shape", "operation", "fan-in", "min", "max", "fan-out", "min", "max", "initializer counted")
+        return aligned([head, *(self._line(path, fan) for path, fan in self.found.items())], right={3, 4, 5, 6, 7, 8})
+
+    __repr__ = __str__
+
+    def _line(self, path: str, fan: Fan) -> tuple[str, ...]:
+        if not fan.uses:
+            none = "0" if fan.note == NEVER else "-"
+            return path, str(fan.shape), fan.note, none, "", "", none, "", "", ""
+        times = f" x{len(fan.main)}" if len(fan.main) > 1 else ""
+        cells = []
+        for mean, counts in ((fan.fan_in, [u.fan_in for u in fan.main]), (fan.fan_out, [u.fan_out for u in fan.main])):
+            cells += [mean, min(c.low for c in counts), max(c.high for c in counts)]
+        shown = fan.assumption(self.laws[path]) if path in self.laws and fan.is_weight else None
+        made = "" if shown is None else f"{shown.mode} {shown.counted:.6g}"
+        return path, str(fan.shape), fan.operation + times, *("-" if np.isnan(c) else f"{c:.6g}" for c in cells), made
+
+
+def fans(net: Network, *x: Any) -> Fans:
+    """Fan-in and fan-out of each floating parameter, counted on the operations that use it.
+
+    The fan-in is the number of terms of the parameter in the sum that makes one output unit of the operation, the fan-out the number of
+    output units that one input unit feeds: of independent entries of variance v, the variance of an output is v times fan-in times the
+    mean square of the input, and that of an input's gradient v times fan-out times the mean square of the output's (He et al. 2015,
+    section 2.2, there for dense kernels). They are counted per site and averaged with equal weights over output sites (input
+    sites), since variances add up. Taps that fall on padding are not counted; terms that a mask of constants removes are not either.
+
+    A parameter is followed through changes of shape, slices, products and sums with other parameters, masks and elementwise functions
+    until it meets data. A slice that is used by itself, or one layer of a stack, is a use of its own.
 
     Args:
+        net: from :func:`sigprop.network`.
         x: inputs, batch on axis 0; by default those that ``net`` was made with.
 
+    Returns:
+        A mapping from paths to :class:`Fan`, which prints as a table. A parameter that no output depends on has fan 0, and a note.
+
     Raises:
-        InvalidInput: where there are no inputs, or the model does not run on them.
+        InvalidInput: for what is not a network, where there are no inputs, or where the model does not run on them.
     """
+    laws = dict(check_network(net).laws)
+    return Fans(counted_fans(net, laws, *x), laws)
+
+
+def counted_fans(net: Network, laws: Mapping[str, Law], *x: Any) -> dict[str, Fan]:
+    """:func:`fans` without their table; ``laws`` by path."""
     x = x or net.example
     if not x:
         raise InvalidInput("x: fans depend on the operations, give example inputs, fans(net, x)")
-    graph = net.graph(*x)
-    names = parameter_paths(net.abstract_params)
-    found = _uses(graph, graph.inputs[:len(names)], graph.inputs[len(names):])
-    shapes = drawn_shapes(net.init_graph) if net.declared is None else [graph.avals[v].shape for v in graph.inputs]
+    graph, names, shapes = net.graph(*x), parameter_paths(net.abstract_params), counted(net)
+    params = graph.inputs[:len(names)]
+    tables = {p: (table, moves) for p, table, moves in zip(params, _tables(net), net.trainable, strict=True) if table is not None}
+    masks: dict[int, Any] = {p: table != 0 for p, (table, moves) in tables.items() if moves}
+    masks |= {p: share for p, name, moves in zip(params, names, net.trainable, strict=True)
+              if not moves and name in laws and (share := _kept(laws[name])) < 1}
+    followed = Followed(graph, params, {p: table for p, (table, moves) in tables.items() if not moves}, masks)
     out = {}
-    for name, value, shape in zip(names, graph.inputs, shapes, strict=False):
-        if value in found:
-            operation, count = found[value]
-            out[name] = Fan(count, *_kernel_fans(shape), operation)
+    for name, value, count in zip(names, params, shapes, strict=True):
+        if jnp.issubdtype(graph.avals[value].dtype, jnp.floating):
+            found = tuple(uses(followed, value)) if value in followed.meetings else ()
+            out[name] = Fan(tuple(graph.avals[value].shape), found, count, "" if found else followed.note(value))
     return out
 
 
-def drawn_shapes(graph: Graph) -> list[tuple[int, ...]]:
-    """Per output of an initializer the shape of the random draw that it is made of, its own where there is none or several differ."""
-    made: dict[int, tuple[int, ...]] = {}
-    for op in graph.ops:
-        if op.name.startswith("random:"):
-            mapped = np.ndim(graph.avals[op.inputs[0]]) - (0 if is_key(graph.avals[op.inputs[0]]) else 1)
-            made[op.outputs[0]] = graph.avals[op.outputs[0]].shape[mapped:]
-        elif op.name in _WHOLE or op.name in _JOINED or op.name in elementwise.RULES:
-            shapes = {made[i] for i in op.inputs if i in made}
-            if len(shapes) == 1:
-                made[op.outputs[0]] = shapes.pop()
-    return [made[o] if o in made else tuple(graph.avals[o].shape) for o in graph.outputs]
+def _kept(law: Law) -> float:
+    """Probability that an entry of a random mask is not zero; 1 for other laws."""
+    mean, variance = float(np.mean(law.mean)), float(np.mean(law.variance))
+    return mean**2 / (mean**2 + variance) if law.family == "bernoulli" and mean else 1.0
 
 
-def _kernel_fans(shape: Sequence[int]) -> tuple[float, float]:
-    if len(shape) < 2:
-        return float("nan"), float("nan")
-    field = prod(shape[:-2])
-    return float(field * shape[-2]), float(field * shape[-1])
+def check_network(net: Any) -> Network:
+    """Refuse what is not a network.
+
+    Raises:
+        InvalidInput: saying what was given.
+    """
+    if not isinstance(net, Network):
+        raise InvalidInput(f"net: {type(net).__name__} is not a network; make one with sp.network(model, x)")
+    return net
 
 
-def _uses(graph: Graph, params: Sequence[int], data: Sequence[int]) -> dict[int, tuple[str, float]]:
-    """For each parameter that is a weight: the operation that uses it, and its fan-in."""
-    views: dict[int, frozenset[int]] = {p: frozenset((p,)) for p in params}
-    live = set(data)
-    found: dict[int, tuple[str, float]] = {}
-    looked_up: dict[int, tuple[str, float]] = {}
-    for op in graph.ops:
-        if live.intersection(op.inputs):
-            live.update(op.outputs)
-        if op.name in _FANS:
-            for position, value in enumerate(op.inputs[:2]):
-                for p in views.get(value, ()):
-                    found.setdefault(p, (op.name, _FANS[op.name](graph, op, position)))
-        elif op.name == "gather" and op.inputs[0] in views:
-            for p in views[op.inputs[0]]:
-                looked_up.setdefault(p, (op.name, 1.0))
-        kept = _followed(graph, op, views, live)
-        if kept:
-            views.update((o, kept) for o in op.outputs)
-    return {**looked_up, **found}
-
-
-def _dot(graph: Graph, op: Op, position: int) -> float:
-    contracted = op.params["dimension_numbers"][0][position]
-    shape = graph.avals[op.inputs[position]].shape
-    return float(prod(shape[axis] for axis in contracted))
-
-
-def _conv(graph: Graph, op: Op, position: int) -> float:
-    """Channels of one group times the taps that fall on inputs, averaged over the phases of the dilated input."""
-    p = op.params
-    spec, shape = p["dimension_numbers"].rhs_spec, graph.avals[op.inputs[1]].shape
-    count = float(shape[spec[1]])
-    for k, axis in enumerate(spec[2:]):
-        hole = p["lhs_dilation"][k]
-        start = np.arange(hole)[:, None] * p["window_strides"][k] - p["padding"][k][0]
-        tap = np.arange(shape[axis])[None, :] * p["rhs_dilation"][k]
-        count *= float(np.sum((start + tap) % hole == 0)) / hole
-    return count
-
-
-_FANS: dict[str, Callable[[Graph, Op, int], float]] = {"dot_general": _dot, "conv_general_dilated": _conv}
-_WHOLE = {"reshape", "transpose", "squeeze", "expand_dims", "rev", "convert_element_type", "copy", "copy_p", "stop_gradient"}
-_JOINED = {"concatenate", "broadcast_in_dim"}
-_PARTS = {"slice", "split", "dynamic_slice", "gather", "concatenate", "pad", "tile"}
-
-
-def _followed(graph: Graph, op: Op, views: dict[int, frozenset[int]], live: set[int]) -> frozenset[int]:
-    """The parameters that the result is a view of: nothing where data enter, or where a small array is spread over a large one."""
-    if live.intersection(op.inputs):
-        return frozenset()
-    if op.name in _PARTS:
-        sources: Sequence[int] = op.inputs
-    elif op.name in _WHOLE or op.name == "broadcast_in_dim" or op.name in elementwise.RULES:
-        size = prod(graph.avals[op.outputs[0]].shape)
-        sources = [i for i in op.inputs if prod(graph.avals[i].shape) == size]
+def _tables(net: Network) -> list[Any]:
+    """Per parameter leaf its numbers where they are the same for every key and some, not all, are zero: masks."""
+    if net.declared is not None:
+        values: list[Any] = [None if isinstance(g, Law) else g for g in net.declared]
     else:
-        return frozenset()
-    return frozenset[int]().union(*(views.get(i, frozenset()) for i in sources))
+        graph = net.init_graph
+        known = folded(graph)
+        values = [None if drawn else known.get(o) for o, drawn in zip(graph.outputs, depends_on_key(graph), strict=True)]
+    return [v if _mixed(v) else None for v in values]
+
+
+def _mixed(value: Any) -> bool:
+    return value is not None and concrete(value) and not is_key(value) and 0 < int(np.count_nonzero(value)) < np.size(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,11 +63,7 @@ class Laws(Mapping[str, Law]):
         """One line per parameter: path, shape, family, mean, variance, variance times true fan-in, source."""
         head = ("parameter", "shape", "family", "mean", "variance", "variance x fan-in", "source")
         lines = [head, *(self._line(path, law) for path, law in self._table().items())]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
-        right = {3, 4, 5}
-        return "\n".join("  ".join(
-            cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip() for line in lines)
+        return aligned(lines, right={3, 4, 5})
 
     __repr__ = __str__
 
@@ -78,3 +74,11 @@ class Laws(Mapping[str, Law]):
         fan = self.fan_in.get(path)
         scaled = "" if fan is None else f"{law.variance * fan:.6g}"
         return path, shape, law.family, f"{law.mean:.6g}", f"{law.variance:.6g}", scaled, law.source
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Collection[int]) -> str:
+    """Lines of cells as columns, those numbered in ``right`` flush right."""
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    return "\n".join("  ".join(
+        cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+    ).rstrip() for line in lines)

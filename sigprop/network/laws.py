@@ -15,7 +15,7 @@ from sigprop.engine.rules.elementwise import add, mul
 from sigprop.engine.values import drawn
 from sigprop.errors import InvalidInput, SigpropError
 from sigprop.network.degree import degrees, family, hidden_draws, is_plain
-from sigprop.network.fans import fans
+from sigprop.network.fans import counted_fans
 from sigprop.network.law import Laws, is_law
 from sigprop.network.network import Network
 from sigprop.network.paths import parameter_paths
@@ -153,5 +153,6 @@ def law_table(net: Network) -> Laws:
         if is_law(law) and np.ndim(law.mean) == np.ndim(law.variance) == 0:
             laws[i] = law
     shapes = {path: tuple(leaf.shape) for path, leaf in zip(paths, leaves, strict=True)}
-    fan_in = {path: fan.fan_in for path, fan in fans(net).items()} if net.example else {}
+    known = {path: law for path, law in zip(paths, laws, strict=True) if law is not None}
+    fan_in = {path: fan.inner[0] for path, fan in counted_fans(net, known).items() if fan.is_weight} if net.example else {}
     return Laws(jax.tree.unflatten(tree, laws), shapes, fan_in)

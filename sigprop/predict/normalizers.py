@@ -16,6 +16,7 @@ from sigprop.predict.probe import Probe
 from sigprop.tracing import Op
 
 _SAME = {"broadcast_in_dim", "reshape", "convert_element_type", "squeeze", "expand_dims", "transpose", "copy", "stop_gradient"}
+_EPSILON = 10.0  # mean square over epsilon
 _LARGEST_EPSILON = 0.5  # an added constant above this is not there to avoid a division by zero
 
 
@@ -42,6 +43,21 @@ class Normalizer:
     def ratio(self) -> float:
         """Mean square over epsilon: the normalization works where this is large."""
         return 10 ** (self.log10_mean_square - math.log10(self.epsilon))
+
+    @property
+    def dominated(self) -> bool:
+        """Whether the epsilon changes the result by more than about 5 %; exact zeros are another matter."""
+        return self.log10_mean_square > -math.inf and self.ratio < _EPSILON
+
+    @property
+    def result(self) -> float:
+        """Mean square of what comes out, in place of 1."""
+        return self.ratio / (self.ratio + 1)
+
+    @property
+    def missing(self) -> float:
+        """Factor of the weights before it that makes the mean square a thousand times the epsilon."""
+        return (1000 / self.ratio) ** 0.5
 
 
 def normalizers(probe: Probe) -> list[Normalizer]:

@@ -8,13 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from sigprop.network import Fan
+from sigprop.predict.mismatch import fan_findings
 from sigprop.report.facts import Facts
 from sigprop.report.problems import Problem, power
 
-_EPSILON = 10.0  # mean square over epsilon below which the epsilon changes the result by more than about 5 %
-# variance times fan of the initializers in use: LeCun and Glorot, He, uniform in 1/sqrt(fan), and scaled ones
-_SCALES = (1.0, 2.0, 1 / 3, 1 / 2, 1 / 10, 3.0)
 _ERROR = 0.02  # relative
 _NARROW = 8  # units
 _SPREAD = 1.0  # of log E‖h‖⁴/E‖h‖²²
@@ -47,40 +44,20 @@ def _zero_parameter(known: Facts, node: str) -> str:
 def epsilons(known: Facts) -> Iterator[Problem]:
     """Normalizations of so small a signal that their epsilon decides the result."""
     for n in known.trail.normalizers:
-        if n.log10_mean_square == -math.inf or not n.ratio < _EPSILON:  # exact zeros have a verdict of their own
+        if not n.dominated:
             continue
         name = known.trail.name(n.value)
         yield Problem("epsilon", name, f"The normalization '{name}' is dominated by its epsilon: a mean square of "
-                      f"{power(n.log10_mean_square)} beside {n.epsilon:.3g} comes out as {n.ratio / (n.ratio + 1):.3g} and not as 1.",
+                      f"{power(n.log10_mean_square)} beside {n.epsilon:.3g} comes out as {n.result:.3g} and not as 1.",
                       f"Set epsilon={power(n.log10_mean_square - 3)} there, or make the weights before it "
-                      f"{(1000 / n.ratio) ** 0.5:.3g} times larger.")
+                      f"{n.missing:.3g} times larger.")
 
 
 def mismatches(known: Facts) -> Iterator[Problem]:
-    """Initializers that counted the fan of the kernel's shape where the operation has another one."""
-    for name, fan in known.fans.items():
-        variance, ratio = known.laws[name].variance, fan.fan_in / fan.kernel_fan_in
-        if fan.operation == "gather" or not 0 < variance < math.inf or not math.isfinite(ratio) or 0.9 < ratio < 1.1:
-            continue
-        scale = counted_scale(variance, fan)
-        if scale is None:
-            continue
-        yield Problem("fan-mismatch", name, f"'{name}' was initialized for {fan.kernel_fan_in:.6g} inputs per unit, but its operation "
-                      f"({fan.operation}) adds up {fan.fan_in:.6g}: the variance is {'low' if ratio < 1 else 'high'} by "
-                      f"{max(ratio, 1 / ratio):.3g}.",
-                      f"Count the true fan-in: kernel_init=jax.nn.initializers.normal({(scale / fan.fan_in) ** 0.5:.4g}).")
-
-
-def counted_scale(variance: float, fan: Fan) -> float | None:
-    """Variance times the fan that the initializer counted, where it is one in use; ``None`` where it counted the true one, or none."""
-    if _usual(variance * fan.fan_in):
-        return None
-    both = (fan.kernel_fan_in + fan.kernel_fan_out) / 2
-    return next((variance * n for n in (fan.kernel_fan_in, both, fan.kernel_fan_out) if _usual(variance * n)), None)
-
-
-def _usual(scale: float) -> bool:
-    return any(abs(scale - s) < 1e-3 * s for s in _SCALES)
+    """Initializers that counted other fans than those of the operation, but for backward ones of strided layers, a matter of choice."""
+    for finding in fan_findings(known.probe.graph, known.fans, known.laws):
+        if finding.cause != "stride":
+            yield Problem("fan-mismatch", finding.leaf, finding.sentence, finding.fix)
 
 
 def narrow(known: Facts) -> Iterator[Problem]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import xarray as xr
 
-from sigprop.network import Fan, Law, Network, fans
+from sigprop.network import Fan, Law, Network, counted_fans
 from sigprop.predict.probe import Probe
 from sigprop.report.trail import Trail
 
@@ -30,5 +29,5 @@ class Facts:
         rows = net.rows(*x)
         probe = Probe(net, *x)
         probe.found.update((r.value, float(size)) for r, size in zip(rows, predicted.log10_second_moment.values, strict=True))
-        laws = net.laws
-        return cls(net, probe, Trail(probe, rows), fans(net, *x), dict(zip(laws, jax.tree.leaves(laws.tree), strict=True)), predicted)
+        laws = dict(net.laws)
+        return cls(net, probe, Trail(probe, rows), counted_fans(net, laws, *x), laws, predicted)

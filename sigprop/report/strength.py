@@ -74,6 +74,6 @@ def _scale(known: Facts, step: Step) -> float | None:
     path = known.probe.producer[step.value].path.split("/")
     for name, fan in known.fans.items():
         module = name.split("/")[:-1]
-        if module and path[-len(module):] == module and fan.operation != "gather" and known.laws[name].variance > 0:
-            return known.laws[name].variance * fan.fan_in
+        if module and path[-len(module):] == module and fan.main and fan.main[0].contracts and known.laws[name].variance > 0:
+            return known.laws[name].variance * fan.inner[0]
     return None

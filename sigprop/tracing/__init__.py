@@ -1,5 +1,6 @@
 """From a JAX function to a flat program of primitive operations."""
 
+from sigprop.tracing.compat import counting
 from sigprop.tracing.evaluate import apply_op, evaluate
 from sigprop.tracing.flatten import trace
 from sigprop.tracing.graph import Graph, Op, Row
@@ -7,4 +8,4 @@ from sigprop.tracing.host import on_host
 from sigprop.tracing.rows import rows
 from sigprop.tracing.softmax import Softmax, softmaxes
 
-__all__ = ["Graph", "Op", "Row", "Softmax", "apply_op", "evaluate", "on_host", "rows", "softmaxes", "trace"]
+__all__ = ["Graph", "Op", "Row", "Softmax", "apply_op", "counting", "evaluate", "on_host", "rows", "softmaxes", "trace"]
