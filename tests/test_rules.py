@@ -300,7 +300,8 @@ def test_limits_agree_with_monte_carlo(name):
 
 
 SEEN_ELSEWHERE = {  # rules that these models cannot reach, and where they are tested
-    "add_any": "emitted by transposition only", "copy_p": "an older name of copy", "expand_dims": "an older spelling of broadcast_in_dim",
+    "add_any": "emitted by transposition only", "select_and_scatter_add": "of gradients, tests/test_pooling.py",
+    "copy_p": "an older name of copy", "expand_dims": "an older spelling of broadcast_in_dim",
     **{f"random:{k}": "laws of parameters, tests/test_laws.py" for k in
        ("categorical", "gamma", "laplace", "orthogonal", "permutation", "randint", "truncated_normal", "uniform")},
 }

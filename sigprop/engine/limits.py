@@ -113,9 +113,10 @@ def _vanishing(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tup
     if not several and _uncorrelated(pool, one, where, len(dims), len(summed)):
         return _sum(pool, child, summed, dims, unweighted=True)
     for k in several or range(len(factors)):
-        if isinstance(factors[k][0], Add) and len(factors) > 1:
+        total, where = factors[k]
+        if isinstance(total, Add) and len(factors) > 1:
             others, every = factors[:k] + factors[k + 1:], (*dims, *summed)
-            terms = [pool.over([*others, term], every, pool.mul) for term in placed(factors[k][0].children, factors[k][1])]
+            terms = [pool.over([*others, term], every, pool.mul) for term in placed(total.children, where)]
             return pool.add([whole(pool.sum(term, summed, dims)) for term in terms], dims)  # summed first: that shows what vanishes
     raise Unsound("a sum over channels has zero mean only through a factor shared by all channels: its infinite-width limit is not "
                   "Gaussian. Multiply by the shared factor after the sum.")

@@ -71,9 +71,10 @@ def _distinct(functions: Sequence[Function], mean: Any, var: Any, degree: int) -
     """One by one pair of a mean and a variance: windows over sites repeat them."""
     pairs = np.broadcast_arrays(mean, var)
     rows, back = np.unique(np.stack([p.reshape(-1) for p in pairs]), axis=1, return_inverse=True)
-    parts = [moment1(functions, *rows[:, low:low + _DISTINCT], degree) for low in range(0, rows.shape[1], _DISTINCT)]
-    value, error = (np.concatenate(p)[back].reshape(pairs[0].shape) for p in zip(*((e.value, e.error) for e in parts), strict=True))
-    return Estimate(value, error, parts[0].method)
+    some = [rows[:, low:low + _DISTINCT] for low in range(0, rows.shape[1], _DISTINCT)]
+    parts = [moment1(functions, r[0], r[1], degree) for r in some]
+    value, error = (np.concatenate(column)[back].reshape(pairs[0].shape) for column in zip(*(p[:2] for p in parts), strict=True))
+    return parts[0]._replace(value=value, error=error)
 
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
