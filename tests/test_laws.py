@@ -273,3 +273,15 @@ def test_laws_are_a_tree_like_the_parameters_and_print_as_a_table():
     assert next(line for line in lines if line.startswith("vmap/kernel")).split()[-3:] == ["0.0625", "1", "traced"]
     with pytest.raises(KeyError, match="nothing.*scan/Dense_0/kernel"):
         laws["nothing"]
+
+
+@pytest.mark.parametrize("arrange", [lambda w: w, lambda w: jnp.concatenate([w, w]), lambda w: jnp.concatenate([w[:1], w[1:]])])
+def test_functions_of_shifted_draws_in_any_arrangement(arrange):
+    """A mean stays a mean where draws are joined: it is not counted into their variance."""
+    def init(key):
+        return {"w": jnp.tanh(arrange(jax.random.normal(key, (2, 64)) + 0.5))}
+
+    law = sp.network(lambda p, x: x @ p["w"].reshape(-1, 1), np.ones((1, arrange(np.ones((2, 64))).size), np.float32), init=init).laws["w"]
+    z, w = np.polynomial.hermite_e.hermegauss(60)
+    mean, second = (np.dot(w / w.sum(), np.tanh(z + 0.5) ** k) for k in (1, 2))
+    np.testing.assert_allclose([law.mean, law.variance], [mean, second - mean**2], rtol=1e-8)

@@ -491,8 +491,11 @@ class Pool:
             xp = namespace(node.array)
             array = xp.reshape(xp.transpose(node.array, order), shape)
             return self.const(xp.broadcast_to(array, [d.size for d in dims]), dims, node.note)
-        return self._intern(Add, ((node.id, tuple(index)),), dims, parity=node.parity.moved(index), gaussian=node.gaussian,
+        made = self._intern(Add, ((node.id, tuple(index)),), dims, parity=node.parity.moved(index), gaussian=node.gaussian,
                             tails=node.tails.moved(index), children=((node, tuple(index)),))
+        if node.id in self.affine:
+            self.affine.add(made.id)
+        return made
 
     def _identity(self, occurrence: Occurrence, dims: Sequence[Dim]) -> bool:
         return tuple(occurrence[1]) == tuple(range(len(dims)))
