@@ -10,7 +10,7 @@ import sigprop as sp
 NAMES = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
     "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "infinite_kernel", "init", "interop", "linearize",
-    "lsuv", "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
+    "lsuv", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "propagate", "report", "spectra", "taylor",
 ]
 X = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
 NET = sp.network(nn.Sequential([nn.Dense(64), nn.LayerNorm(), nn.gelu, nn.Dense(2)]), X)

@@ -21,7 +21,7 @@ class Frequencies(nnx.Variable):
 
 
 class FourierFeatures(nnx.Module):
-    """``[cos(x W), sin(x W)]`` for fixed random ``W`` (Tancik et al. 2020, section 4).
+    """``[cos(x W), sin(x W)]`` for fixed random ``W`` (Tancik et al. 2020).
 
     Args:
         in_features: coordinates of a point.
@@ -46,7 +46,8 @@ class FourierFeatures(nnx.Module):
 
 
 class PINN(nnx.Module):
-    """A tanh network of the coordinates (Raissi et al. 2019), after Fourier features where ``frequency_init`` is given (Wang et al. 2021a).
+    """A tanh network of the coordinates (Raissi et al. 2019), after Fourier features where ``frequency_init`` is given (Wang, Wang & Perdikaris
+    2021).
 
     Args:
         widths: of the input, the hidden layers and the output: three numbers or more. With Fourier features the first hidden width,
@@ -103,8 +104,8 @@ class Siren(nnx.Module):
 
 
 class ModifiedMLP(nnx.Module):
-    """Hidden layers that choose between two encodings of the input, ``h <- (1 - z) u + z v`` with ``z = act(W h + b)`` (Wang et al. 2021b,
-    eq. 43-47).
+    """Hidden layers that choose between two encodings of the input, ``h <- (1 - z) u + z v`` with ``z = act(W h + b)`` (Wang, Teng &
+    Perdikaris 2021).
 
     Args:
         in_features, out_features: coordinates of a point, and outputs.

@@ -64,7 +64,7 @@ class WeightNorm(Reparametrized):
 
 
 class WeightStandardized(Reparametrized):
-    """Kernels of mean 0 and variance 1/n over the n inputs of an output unit, times a gain (Qiao et al. 2019; Brock et al. 2021, eq. 1).
+    """Kernels of mean 0 and variance 1/n over the n inputs of an output unit, times a gain (Qiao et al. 2019; Brock et al. 2021).
 
     Args:
         layer: as in :class:`Reparametrized`.

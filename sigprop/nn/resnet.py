@@ -52,6 +52,8 @@ class _Block(nnx.Module):
         self.shortcut: Any = same if stride == 1 and in_features == out_features else nnx.Conv(
             in_features, out_features, (1, 1), (stride, stride), use_bias=False, kernel_init=kernel_init, rngs=rngs)
 
+    activated = False  # whether what a block gives has been through the activation
+
     def _normed(self, in_features: int, out_features: int) -> tuple[int, ...]:
         """Channels at the norms of the branch but the last."""
         raise NotImplementedError
@@ -67,6 +69,8 @@ class _Block(nnx.Module):
 
 class PostActivation(_Block):
     """``act(x + norm(conv(act(norm(conv(x))))))`` (He et al. 2015): at a start of 0 the identity on what is not negative."""
+
+    activated = True
 
     def _normed(self, in_features: int, out_features: int) -> tuple[int, ...]:
         return (out_features,)
@@ -125,20 +129,20 @@ class ResNet(nnx.Module):
         check_whole("blocks", blocks)
         check_start(start)
         check_callable(block=block, kernel_init=kernel_init, bias_init=bias_init, act=act)
-        self.act = act
         self.stem = nnx.Conv(in_features, sizes[0], (3, 3), use_bias=False, kernel_init=kernel_init, rngs=rngs)
         stages = [width for width in sizes for _ in range(blocks)]
         self.blocks = nnx.List([
             block(a, b, stride=2 if k and k % blocks == 0 else 1, start=start, branches=len(stages), kernel_init=kernel_init,
                   bias_init=bias_init, act=act, rngs=rngs)
             for k, (a, b) in enumerate(zip([sizes[0], *stages], stages, strict=False))])
+        self.opening, self.closing = (act, same) if self.blocks[0].activated else (same, act)
         self.head = nnx.Linear(sizes[-1], out_features, kernel_init=start.head(kernel_init), bias_init=bias_init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch outputs"]:
-        x = self.act(self.stem(x))
+        x = self.opening(self.stem(x))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.act(x).mean((-3, -2)))
+        return self.head(self.closing(x).mean((-3, -2)))
 
 
 def check_start(start: Any) -> None:

@@ -39,7 +39,7 @@ class PreNorm(nnx.Module):
 
 
 class PostNorm(nnx.Module):
-    """``norm(stream x + branch f(x))`` (Vaswani et al. 2017); with ``stream=deep_norm(layers).alpha`` DeepNorm (Wang et al. 2022, eq. 1).
+    """``norm(stream x + branch f(x))`` (Vaswani et al. 2017); with ``stream=deep_norm(layers).alpha`` DeepNorm (Wang et al. 2022).
 
     Args:
         features, branch, norm: as in :class:`PreNorm`.
@@ -62,7 +62,7 @@ class PostNorm(nnx.Module):
 
 
 class SandwichNorm(nnx.Module):
-    """``x + branch norm(f(norm(x)))`` (Ding et al. 2021, section 2.4).
+    """``x + branch norm(f(norm(x)))`` (Ding et al. 2021).
 
     Args:
         features, branch, norm: as in :class:`PreNorm`.
