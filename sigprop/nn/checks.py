@@ -1,25 +1,12 @@
-"""Refusing arguments of modules, and the types that they share."""
+"""Refusing arguments of modules, with an error that names the argument, what was given and what is allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
-from sigprop.init.independent import Constant
-
-Init = Callable[..., Any]  # an initializer of sp.init or Flax: (key, shape, dtype) -> array
-Activation = Callable[[Any], Any]
-LayerMaker = Callable[..., Any]  # (in_features, out_features, *, kernel_init, bias_init, rngs) -> a module
-
-ZEROS = Constant(0.0)
-ONES = Constant(1.0)
-
-
-def same(x: Any) -> Any:
-    """The identity, where a layer is left out."""
-    return x
 
 
 def checked_widths(name: str, widths: Any, least: int = 1) -> tuple[int, ...]:

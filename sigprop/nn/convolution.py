@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_choice, check_whole
 from sigprop.init.fans import PLAIN, Fans
-from sigprop.init.scaling import he, lecun
-from sigprop.nn.checks import ZEROS, Activation, Init, check_callable, check_divides, check_instance, checked_widths
+from sigprop.init.scaling import he
+from sigprop.nn.checks import check_callable, check_divides, check_instance, checked_widths
+from sigprop.nn.shared import HE, LECUN, ZEROS, Activation, Init
 
 _PADDINGS = ("SAME", "VALID", "CIRCULAR")
 
@@ -104,10 +105,11 @@ class Separable(Convolution):
     """A depthwise convolution and then a pointwise one, with nothing in between (Chollet 2017, "Xception").
 
     Attributes:
-        depthwise_init: kernel of the first, which no activation follows: LeCun's variance keeps the signal. ``kernel_init`` is the second's.
+        depthwise_init: kernel of the first, which no activation follows: LeCun's variance keeps the signal. ``kernel_init`` is that of
+            the second.
     """
 
-    depthwise_init: Init = lecun()
+    depthwise_init: Init = LECUN
 
     @property
     def fans(self) -> Fans:
@@ -138,6 +140,9 @@ class Transposed(Convolution):
                                  kernel_init=kernel_init or he(self.fans), bias_init=bias_init, rngs=rngs)
 
 
+THREE = Convolution()
+
+
 class CNN(nnx.Module):
     """Convolutions with an activation after each, the mean over pixels, and a dense layer.
 
@@ -154,16 +159,16 @@ class CNN(nnx.Module):
         InvalidInput: for empty widths, kinds that are none or too few, channels that do not fit, and what cannot be called.
     """
 
-    def __init__(self, in_features: int, widths: Sequence[int], out_features: int, *, layer: Convolution | Sequence[Convolution] = Convolution(),
+    def __init__(self, in_features: int, widths: Sequence[int], out_features: int, *, layer: Convolution | Sequence[Convolution] = THREE,
                  kernel_init: Init | None = None, bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         sizes = (*checked_widths("in_features", [in_features]), *checked_widths("widths", widths))
         kinds = _kinds(layer, len(widths))
         check_whole("out_features", out_features)
-        check_callable(bias_init=bias_init, act=act, kernel_init=kernel_init or he())
+        check_callable(bias_init=bias_init, act=act, kernel_init=kernel_init or HE)
         self.act = act
         self.layers = nnx.List([kind(a, b, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
                                 for kind, a, b in zip(kinds, sizes[:-1], sizes[1:], strict=True)])
-        self.head = nnx.Linear(sizes[-1], out_features, kernel_init=kernel_init or he(), bias_init=bias_init, rngs=rngs)
+        self.head = nnx.Linear(sizes[-1], out_features, kernel_init=kernel_init or HE, bias_init=bias_init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch outputs"]:
         for layer in self.layers:
@@ -172,7 +177,7 @@ class CNN(nnx.Module):
 
 
 def _kinds(layer: Any, count: int) -> tuple[Convolution, ...]:
-    kinds = tuple(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else (layer,) * count
+    kinds: tuple[Any, ...] = tuple(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else (layer,) * count
     if len(kinds) != count:
         raise InvalidInput(f"layer: {len(kinds)} kinds given for {count} widths; give one for each, or one for all")
     for kind in kinds:

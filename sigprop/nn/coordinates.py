@@ -11,9 +11,12 @@ from jaxtyping import Array, Float
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_number, check_whole
 from sigprop.init.coordinates import SirenFirst, fourier_features, siren
-from sigprop.init.scaling import xavier
-from sigprop.nn.checks import ZEROS, Activation, Init, check_callable, checked_widths
+from sigprop.nn.checks import check_callable, checked_widths
 from sigprop.nn.dense import MLP
+from sigprop.nn.shared import XAVIER, ZEROS, Activation, Init
+
+UNIT_BANDWIDTH = fourier_features()
+SIREN_FIRST = SirenFirst()
 
 
 class Frequencies(nnx.Variable):
@@ -32,7 +35,7 @@ class FourierFeatures(nnx.Module):
         InvalidInput: for counts out of range, and an initializer that cannot be called.
     """
 
-    def __init__(self, in_features: int, features: int, *, kernel_init: Init = fourier_features(), rngs: nnx.Rngs) -> None:
+    def __init__(self, in_features: int, features: int, *, kernel_init: Init = UNIT_BANDWIDTH, rngs: nnx.Rngs) -> None:
         check_whole("in_features", in_features)
         check_whole("features", features, 2)
         if features % 2:
@@ -46,8 +49,8 @@ class FourierFeatures(nnx.Module):
 
 
 class PINN(nnx.Module):
-    """A tanh network of the coordinates (Raissi et al. 2019), after Fourier features where ``frequency_init`` is given (Wang, Wang & Perdikaris
-    2021).
+    """A tanh network of the coordinates (Raissi et al. 2019), after Fourier features where ``frequency_init`` is given (Wang, Wang &
+    Perdikaris 2021).
 
     Args:
         widths: of the input, the hidden layers and the output: three numbers or more. With Fourier features the first hidden width,
@@ -59,7 +62,7 @@ class PINN(nnx.Module):
         InvalidInput: for fewer than three widths, and as :class:`MLP` and :class:`FourierFeatures`.
     """
 
-    def __init__(self, widths: Sequence[int], *, frequency_init: Init | None = None, kernel_init: Init = xavier(), bias_init: Init = ZEROS,
+    def __init__(self, widths: Sequence[int], *, frequency_init: Init | None = None, kernel_init: Init = XAVIER, bias_init: Init = ZEROS,
                  act: Activation = nnx.tanh, rngs: nnx.Rngs) -> None:
         sizes = checked_widths("widths", widths, 3)
         self.features = nnx.data(None)
@@ -87,7 +90,7 @@ class Siren(nnx.Module):
         InvalidInput: for fewer than three widths, a frequency that is not above 0, and what cannot be called.
     """
 
-    def __init__(self, widths: Sequence[int], *, w0: float = 30.0, first_init: Init = SirenFirst(), kernel_init: Init | None = None,
+    def __init__(self, widths: Sequence[int], *, w0: float = 30.0, first_init: Init = SIREN_FIRST, kernel_init: Init | None = None,
                  bias_init: Init = ZEROS, act: Activation = jnp.sin, rngs: nnx.Rngs) -> None:
         sizes = checked_widths("widths", widths, 3)
         check_number("w0", w0, above=0.0)
@@ -117,7 +120,7 @@ class ModifiedMLP(nnx.Module):
         InvalidInput: for counts below 1, and what cannot be called.
     """
 
-    def __init__(self, in_features: int, width: int, out_features: int, *, depth: int = 3, kernel_init: Init = xavier(),
+    def __init__(self, in_features: int, width: int, out_features: int, *, depth: int = 3, kernel_init: Init = XAVIER,
                  bias_init: Init = ZEROS, act: Activation = nnx.tanh, rngs: nnx.Rngs) -> None:
         for name, value in {"in_features": in_features, "width": width, "out_features": out_features, "depth": depth}.items():
             check_whole(name, value)

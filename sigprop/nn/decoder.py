@@ -10,10 +10,13 @@ from jaxtyping import Array, Float
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
-from sigprop.init.scaling import he
-from sigprop.nn.checks import ZEROS, Activation, Init, check_callable, check_instance, checked_widths
+from sigprop.nn.checks import check_callable, check_instance, checked_widths
 from sigprop.nn.convolution import Convolution, Transposed
-from sigprop.nn.densenet import NormMaker, no_norm
+from sigprop.nn.densenet import no_norm
+from sigprop.nn.shared import HE, ZEROS, Activation, Init, NormMaker
+
+TWICE = Transposed()
+TILED = Transposed(kernel=2)
 
 
 class Decoder(nnx.Module):
@@ -33,16 +36,16 @@ class Decoder(nnx.Module):
         InvalidInput: for empty widths, counts below 1, another kind of layer, and what cannot be called.
     """
 
-    def __init__(self, code: int, size: int, widths: Sequence[int], out_features: int, *, layer: Transposed = Transposed(),
+    def __init__(self, code: int, size: int, widths: Sequence[int], out_features: int, *, layer: Transposed = TWICE,
                  kernel_init: Init | None = None, bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         for name, value in {"code": code, "size": size, "out_features": out_features}.items():
             check_whole(name, value)
         sizes = checked_widths("widths", widths)
         check_instance("layer", layer, Transposed, "Transposed(kernel=4, stride=2), Transposed(kernel=2, stride=2)")
-        check_callable(kernel_init=kernel_init or he(), bias_init=bias_init, act=act)
+        check_callable(kernel_init=kernel_init or HE, bias_init=bias_init, act=act)
         self.act = act
         self.image = (size, size, sizes[0])
-        self.dense = nnx.Linear(code, size * size * sizes[0], kernel_init=kernel_init or he(), bias_init=bias_init, rngs=rngs)
+        self.dense = nnx.Linear(code, size * size * sizes[0], kernel_init=kernel_init or HE, bias_init=bias_init, rngs=rngs)
         self.layers = nnx.List([layer(a, b, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
                                 for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
         self.head = Convolution(padding=layer.padding)(sizes[-1], out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
@@ -71,7 +74,7 @@ class UNet(nnx.Module):
             that cannot be halved so often.
     """
 
-    def __init__(self, in_features: int, widths: Sequence[int], out_features: int, *, up: Transposed = Transposed(2, 2),
+    def __init__(self, in_features: int, widths: Sequence[int], out_features: int, *, up: Transposed = TILED,
                  norm: NormMaker = no_norm, kernel_init: Init | None = None, bias_init: Init = ZEROS, act: Activation = nnx.relu,
                  rngs: nnx.Rngs) -> None:
         check_whole("in_features", in_features)
@@ -80,7 +83,7 @@ class UNet(nnx.Module):
         check_instance("up", up, Transposed, "Transposed(kernel=4, stride=2), Transposed(kernel=2, stride=2)")
         if up.stride != 2:
             raise InvalidInput(f"up: a stride of {up.stride} given; it must be 2, since images are halved on the way down")
-        check_callable(norm=norm, kernel_init=kernel_init or he(), bias_init=bias_init, act=act)
+        check_callable(norm=norm, kernel_init=kernel_init or HE, bias_init=bias_init, act=act)
         self.act = act
 
         def conv(kind: Convolution, a: int, b: int) -> nnx.Module:

@@ -8,8 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sigprop.init.checks import check_whole
-from sigprop.init.scaling import he
-from sigprop.nn.checks import ZEROS, Activation, Init, LayerMaker, check_callable, checked_widths
+from sigprop.nn.checks import check_callable, checked_widths
+from sigprop.nn.shared import HE, ZEROS, Activation, Init, LayerMaker
 
 
 class MLP(nnx.Module):
@@ -25,7 +25,7 @@ class MLP(nnx.Module):
         InvalidInput: for fewer than two widths, widths that are not whole numbers of 1 or more, and what cannot be called.
     """
 
-    def __init__(self, widths: Sequence[int], *, layer: LayerMaker = nnx.Linear, kernel_init: Init = he(), bias_init: Init = ZEROS,
+    def __init__(self, widths: Sequence[int], *, layer: LayerMaker = nnx.Linear, kernel_init: Init = HE, bias_init: Init = ZEROS,
                  act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         sizes = checked_widths("widths", widths, 2)
         check_callable(layer=layer, kernel_init=kernel_init, bias_init=bias_init, act=act)
@@ -54,7 +54,7 @@ class Autoencoder(nnx.Module):
     """
 
     def __init__(self, in_features: int, widths: Sequence[int], bottleneck: int, *, layer: LayerMaker = nnx.Linear,
-                 kernel_init: Init = he(), bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
+                 kernel_init: Init = HE, bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         check_whole("in_features", in_features)
         check_whole("bottleneck", bottleneck)
         check_callable(act=act)

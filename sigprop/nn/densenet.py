@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,10 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sigprop.init.checks import check_whole
-from sigprop.init.scaling import he
-from sigprop.nn.checks import ZEROS, Activation, Init, check_callable, same
-
-NormMaker = Callable[..., Any]  # (features, *, rngs) -> a module
+from sigprop.nn.checks import check_callable
+from sigprop.nn.shared import HE, ZEROS, Activation, Init, NormMaker, same
 
 
 def no_norm(features: int, *, rngs: nnx.Rngs) -> Any:
@@ -33,7 +30,7 @@ class DenseLayer(nnx.Module):
         InvalidInput: for counts below 1, and what cannot be called.
     """
 
-    def __init__(self, in_features: int, growth: int, *, norm: NormMaker = nnx.BatchNorm, kernel_init: Init = he(),
+    def __init__(self, in_features: int, growth: int, *, norm: NormMaker = nnx.BatchNorm, kernel_init: Init = HE,
                  bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         check_whole("in_features", in_features)
         check_whole("growth", growth)
@@ -61,7 +58,7 @@ class DenseNet(nnx.Module):
     """
 
     def __init__(self, in_features: int, growth: int, out_features: int, *, blocks: int = 2, layers: int = 3,
-                 norm: NormMaker = nnx.BatchNorm, kernel_init: Init = he(), bias_init: Init = ZEROS, act: Activation = nnx.relu,
+                 norm: NormMaker = nnx.BatchNorm, kernel_init: Init = HE, bias_init: Init = ZEROS, act: Activation = nnx.relu,
                  rngs: nnx.Rngs) -> None:
         for name, value in {"in_features": in_features, "growth": growth, "out_features": out_features, "blocks": blocks,
                             "layers": layers}.items():

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_number, check_whole
-from sigprop.init.scaling import he
-from sigprop.nn.checks import ZEROS, Init, check_callable, check_divides
+from sigprop.nn.checks import check_callable, check_divides
 from sigprop.nn.reparametrized import Reparametrized
+from sigprop.nn.shared import HE, ZEROS, Init
 
 MaskMaker = Callable[[Any, tuple[int, ...]], Any]  # (key, shape of the kernel) -> zeros and ones
 
@@ -112,7 +112,7 @@ class Masked(Reparametrized):
 class MaskedLinear(Masked):
     """A dense layer under :class:`Masked`."""
 
-    def __init__(self, in_features: int, out_features: int, *, mask: MaskMaker, kernel_init: Init = he(), bias_init: Init = ZEROS,
+    def __init__(self, in_features: int, out_features: int, *, mask: MaskMaker, kernel_init: Init = HE, bias_init: Init = ZEROS,
                  rngs: nnx.Rngs) -> None:
         super().__init__(nnx.Linear(in_features, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs), mask, rngs=rngs)
 
@@ -121,6 +121,6 @@ class MaskedConv(Masked):
     """A convolution under :class:`Masked`; ``options`` are those of ``nnx.Conv``."""
 
     def __init__(self, in_features: int, out_features: int, kernel_size: Sequence[int] = (3, 3), *, mask: MaskMaker,
-                 kernel_init: Init = he(), bias_init: Init = ZEROS, rngs: nnx.Rngs, **options: Any) -> None:
+                 kernel_init: Init = HE, bias_init: Init = ZEROS, rngs: nnx.Rngs, **options: Any) -> None:
         super().__init__(nnx.Conv(in_features, out_features, kernel_size, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs,
                                   **options), mask, rngs=rngs)

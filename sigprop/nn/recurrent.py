@@ -10,8 +10,10 @@ from jaxtyping import Array, Float
 
 from sigprop.init.checks import check_whole
 from sigprop.init.orthogonal import Orthogonal
-from sigprop.init.scaling import lecun
-from sigprop.nn.checks import ZEROS, Activation, Init, check_callable
+from sigprop.nn.checks import check_callable
+from sigprop.nn.shared import LECUN, ZEROS, Activation, Init
+
+ORTHOGONAL = Orthogonal()
 
 
 class RecurrentClassifier(nnx.Module):
@@ -29,7 +31,7 @@ class RecurrentClassifier(nnx.Module):
     """
 
     def __init__(self, in_features: int, hidden: int, out_features: int, *, cell: Callable[..., Any] = nnx.LSTMCell,
-                 kernel_init: Init = lecun(), recurrent_init: Init = Orthogonal(), bias_init: Init = ZEROS, act: Activation = nnx.tanh,
+                 kernel_init: Init = LECUN, recurrent_init: Init = ORTHOGONAL, bias_init: Init = ZEROS, act: Activation = nnx.tanh,
                  rngs: nnx.Rngs) -> None:
         for name, value in {"in_features": in_features, "hidden": hidden, "out_features": out_features}.items():
             check_whole(name, value)
@@ -39,4 +41,5 @@ class RecurrentClassifier(nnx.Module):
         self.head = nnx.Linear(hidden, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch steps features"]) -> Float[Array, "*batch outputs"]:
-        return self.head(self.rnn(x)[..., -1, :])
+        states: Any = self.rnn(x)
+        return self.head(states[..., -1, :])

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_number
-from sigprop.init.scaling import he
-from sigprop.nn.checks import ZEROS, Init
+from sigprop.nn.shared import HE, ZEROS, Init
+
+_RELU = sqrt(2 / (1 - 1 / pi))  # sp.init.nfnet_gain("relu")
 
 
 class Reparametrized(nnx.Module):
@@ -28,7 +29,7 @@ class Reparametrized(nnx.Module):
 
     def __init__(self, layer: Any) -> None:
         if not isinstance(getattr(layer, "kernel", None), nnx.Variable):
-            raise InvalidInput(f"layer: {type(layer).__name__} given; it must be a Flax layer with a kernel, such as nnx.Linear or nnx.Conv")
+            raise InvalidInput(f"layer: {type(layer).__name__} given; it must be a Flax layer with a kernel, as nnx.Linear or nnx.Conv")
         self.layer = layer
 
     def kernel(self) -> Float[Array, "*axes outputs"]:
@@ -37,8 +38,9 @@ class Reparametrized(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch outputs"]:
         graph, state = nnx.split(self.layer)
-        state["kernel"] = state["kernel"].replace(self.kernel())
-        return nnx.merge(graph, state)(x)
+        state["kernel"] = self.layer.kernel.replace(self.kernel())
+        layer: Any = nnx.merge(graph, state)
+        return layer(x)
 
 
 class WeightNorm(Reparametrized):
@@ -76,7 +78,7 @@ class WeightStandardized(Reparametrized):
         InvalidInput: for numbers that are not above 0, or a layer without a kernel.
     """
 
-    def __init__(self, layer: Any, *, gain: float = sqrt(2 / (1 - 1 / pi)), epsilon: float = 1e-6) -> None:
+    def __init__(self, layer: Any, *, gain: float = _RELU, epsilon: float = 1e-6) -> None:
         super().__init__(layer)
         check_number("epsilon", epsilon, above=0.0)
         self.gain = nnx.Param(_gains(gain, layer))
@@ -89,7 +91,7 @@ class WeightStandardized(Reparametrized):
         return self.gain[...] * centred / jnp.sqrt(jnp.sum(centred**2, inputs, keepdims=True) + self.epsilon)
 
 
-def _gains(gain: float, layer: Any) -> Float[Array, "outputs"]:
+def _gains(gain: float, layer: Any) -> Float[Array, " outputs"]:
     check_number("gain", gain, above=0.0)
     return jnp.full(layer.kernel.shape[-1], gain, layer.kernel.dtype)
 
@@ -97,7 +99,7 @@ def _gains(gain: float, layer: Any) -> Float[Array, "outputs"]:
 class WeightNormLinear(WeightNorm):
     """A dense layer under :class:`WeightNorm`."""
 
-    def __init__(self, in_features: int, out_features: int, *, gain: float = sqrt(2), kernel_init: Init = he(), bias_init: Init = ZEROS,
+    def __init__(self, in_features: int, out_features: int, *, gain: float = sqrt(2), kernel_init: Init = HE, bias_init: Init = ZEROS,
                  rngs: nnx.Rngs) -> None:
         super().__init__(nnx.Linear(in_features, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs), gain=gain)
 
@@ -106,7 +108,7 @@ class WeightNormConv(WeightNorm):
     """A convolution under :class:`WeightNorm`; ``options`` are those of ``nnx.Conv``."""
 
     def __init__(self, in_features: int, out_features: int, kernel_size: Sequence[int] = (3, 3), *, gain: float = sqrt(2),
-                 kernel_init: Init = he(), bias_init: Init = ZEROS, rngs: nnx.Rngs, **options: Any) -> None:
+                 kernel_init: Init = HE, bias_init: Init = ZEROS, rngs: nnx.Rngs, **options: Any) -> None:
         super().__init__(nnx.Conv(in_features, out_features, kernel_size, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs,
                                   **options), gain=gain)
 
@@ -114,7 +116,7 @@ class WeightNormConv(WeightNorm):
 class StandardizedLinear(WeightStandardized):
     """A dense layer under :class:`WeightStandardized`."""
 
-    def __init__(self, in_features: int, out_features: int, *, gain: float = sqrt(2 / (1 - 1 / pi)), kernel_init: Init = he(),
+    def __init__(self, in_features: int, out_features: int, *, gain: float = _RELU, kernel_init: Init = HE,
                  bias_init: Init = ZEROS, rngs: nnx.Rngs) -> None:
         super().__init__(nnx.Linear(in_features, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs), gain=gain)
 
@@ -122,7 +124,7 @@ class StandardizedLinear(WeightStandardized):
 class StandardizedConv(WeightStandardized):
     """A convolution under :class:`WeightStandardized`; ``options`` are those of ``nnx.Conv``."""
 
-    def __init__(self, in_features: int, out_features: int, kernel_size: Sequence[int] = (3, 3), *, gain: float = sqrt(2 / (1 - 1 / pi)),
-                 kernel_init: Init = he(), bias_init: Init = ZEROS, rngs: nnx.Rngs, **options: Any) -> None:
+    def __init__(self, in_features: int, out_features: int, kernel_size: Sequence[int] = (3, 3), *, gain: float = _RELU,
+                 kernel_init: Init = HE, bias_init: Init = ZEROS, rngs: nnx.Rngs, **options: Any) -> None:
         super().__init__(nnx.Conv(in_features, out_features, kernel_size, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs,
                                   **options), gain=gain)

@@ -9,10 +9,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sigprop.init.checks import check_whole
-from sigprop.init.scaling import he
-from sigprop.nn.checks import ZEROS, Activation, Init, check_callable, check_instance, checked_widths, same
+from sigprop.nn.checks import check_callable, check_instance, checked_widths
+from sigprop.nn.shared import HE, ZEROS, Activation, Init, same
 from sigprop.nn.start import Plain, ZeroGamma
 
+ZERO_GAMMA = ZeroGamma()
 _LAYERS = 2  # convolutions of a branch
 
 
@@ -30,8 +31,8 @@ class _Block(nnx.Module):
         InvalidInput: for counts below 1, a start of another kind, and what cannot be called.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, stride: int = 1, start: Plain = ZeroGamma(), branches: int = 1,
-                 kernel_init: Init = he(), bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
+    def __init__(self, in_features: int, out_features: int, *, stride: int = 1, start: Plain = ZERO_GAMMA, branches: int = 1,
+                 kernel_init: Init = HE, bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         checked_widths("in_features", [in_features])
         checked_widths("out_features", [out_features])
         check_whole("stride", stride)
@@ -121,7 +122,7 @@ class ResNet(nnx.Module):
     """
 
     def __init__(self, in_features: int, widths: Sequence[int], out_features: int, *, blocks: int = 2,
-                 block: Callable[..., Any] = PreActivation, start: Plain = ZeroGamma(), kernel_init: Init = he(), bias_init: Init = ZEROS,
+                 block: Callable[..., Any] = PreActivation, start: Plain = ZERO_GAMMA, kernel_init: Init = HE, bias_init: Init = ZEROS,
                  act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         checked_widths("in_features", [in_features])
         sizes = checked_widths("widths", widths)

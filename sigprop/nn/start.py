@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from sigprop.init.checks import check_number, check_whole
 from sigprop.init.residual import fixup, layer_scale, rezero, skip_init, zero_gamma
-from sigprop.nn.checks import ONES, ZEROS, Init, same
+from sigprop.nn.shared import ONES, ZEROS, Init, same
 
 
 class Gain(nnx.Module):
@@ -79,7 +79,8 @@ class Plain:
 
 @dataclass(frozen=True)
 class Gamma(Plain):
-    """The last normalization of the branch has a scale of ``value``: E[z²] of the stream grows by ``value²`` per block.
+    """The last normalization of the branch has a scale of ``value``: on the statistics of the batch E[z²] of the stream
+    grows by ``value²`` per block.
 
     A pre-activation branch gets a normalization after its last convolution for it.
 

@@ -9,11 +9,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from sigprop.init.checks import check_number, check_whole
-from sigprop.init.scaling import xavier
-from sigprop.nn.checks import ZEROS, Activation, Init, check_callable, check_divides
+from sigprop.nn.checks import check_callable, check_divides
+from sigprop.nn.shared import XAVIER, ZEROS, Activation, Init, NormMaker
 
 Placement = Callable[..., Any]  # (features, *, norm, rngs) -> a residual connection
-NormMaker = Callable[..., Any]  # (features, *, rngs) -> a module
 
 
 class PreNorm(nnx.Module):
@@ -96,7 +95,7 @@ class FeedForward(nnx.Module):
         InvalidInput: for widths below 1, and what cannot be called.
     """
 
-    def __init__(self, features: int, hidden: int, *, kernel_init: Init = xavier(), bias_init: Init = ZEROS, act: Activation = nnx.gelu,
+    def __init__(self, features: int, hidden: int, *, kernel_init: Init = XAVIER, bias_init: Init = ZEROS, act: Activation = nnx.gelu,
                  rngs: nnx.Rngs) -> None:
         check_whole("features", features)
         check_whole("hidden", hidden)
@@ -127,7 +126,7 @@ class EncoderBlock(nnx.Module):
     """
 
     def __init__(self, features: int, heads: int, *, hidden: int | None = None, causal: bool = False, placement: Placement = PreNorm,
-                 kernel_init: Init = xavier(), value_init: Init | None = None, bias_init: Init = ZEROS, act: Activation = nnx.gelu,
+                 kernel_init: Init = XAVIER, value_init: Init | None = None, bias_init: Init = ZEROS, act: Activation = nnx.gelu,
                  rngs: nnx.Rngs) -> None:
         value_init = kernel_init if value_init is None else value_init
         check_callable(placement=placement)
@@ -159,7 +158,7 @@ class DecoderBlock(nnx.Module):
     """
 
     def __init__(self, features: int, heads: int, *, hidden: int | None = None, placement: Placement = PreNorm,
-                 kernel_init: Init = xavier(), value_init: Init | None = None, bias_init: Init = ZEROS, act: Activation = nnx.gelu,
+                 kernel_init: Init = XAVIER, value_init: Init | None = None, bias_init: Init = ZEROS, act: Activation = nnx.gelu,
                  rngs: nnx.Rngs) -> None:
         value_init = kernel_init if value_init is None else value_init
         check_callable(placement=placement)
