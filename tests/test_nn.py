@@ -30,7 +30,6 @@ MODULES = {  # factory, inputs, shape of the output
     "weight norm, convolution": (partial(nn.WeightNormConv, 3, 4), (IMAGE,), (1, 4, 4, 4)),
     "standardized, convolution": (partial(nn.StandardizedConv, 3, 4), (IMAGE,), (1, 4, 4, 4)),
     "random mask": (partial(nn.MLP, [16, 8, 3], layer=partial(nn.MaskedLinear, mask=nn.RandomMask(0.5))), (VECTOR,), (2, 3)),
-    "N:M mask": (partial(nn.MaskedLinear, 16, 8, mask=nn.BlockMask(2, 4)), (VECTOR,), (2, 8)),
     "given mask": (partial(nn.MaskedConv, 3, 4, mask=nn.GivenMask(np.tri(27, 4).reshape(3, 3, 3, 4))), (IMAGE,), (1, 4, 4, 4)),
     "CNN": (CNN, (IMAGE,), (1, 2)),
     "pointwise": (partial(CNN, layer=nn.Pointwise()), (IMAGE,), (1, 2)),
@@ -38,8 +37,9 @@ MODULES = {  # factory, inputs, shape of the output
     "separable": (partial(CNN, layer=[nn.Convolution(), nn.Separable()]), (IMAGE,), (1, 2)),
     "grouped": (partial(CNN, layer=[nn.Convolution(stride=2), nn.Grouped(groups=2)]), (IMAGE,), (1, 2)),
     "transposed": (partial(CNN, layer=nn.Transposed(kernel=2)), (IMAGE,), (1, 2)),
-    **{f"{block.__name__}, {start}": (partial(nn.ResNet, 3, [8, 12], 2, blocks=1, block=block, start=start), (IMAGE,), (1, 2))
+    **{f"{block.__name__}, {start}": (partial(nn.ResNet, 3, [8], 2, blocks=1, block=block, start=start), (IMAGE,), (1, 2))
        for block in (nn.PreActivation, nn.PostActivation) for start in STARTS},
+    "ResNet of two stages": (partial(nn.ResNet, 3, [8, 12], 2, blocks=1), (IMAGE,), (1, 2)),
     "DenseNet": (partial(nn.DenseNet, 3, 8, 2, layers=2), (IMAGE,), (1, 2)),
     "DenseNet without norms": (partial(nn.DenseNet, 3, 8, 2, layers=2, norm=nn.no_norm), (IMAGE,), (1, 2)),
     **{f"encoder, {name}": (partial(nn.EncoderBlock, 16, 2, hidden=16, placement=placement, causal=causal), (TOKENS,), TOKENS.shape)
@@ -83,26 +83,30 @@ def mlp(depth, width=16, **options):
 def test_autoencoder_of_forty_square_layers():
     """Each ReLU halves E[z²]: Glorot's kernels do not make up for it, He's do."""
     for init, factor in ((sp.init.xavier(), 0.5), (sp.init.he(), 1.0)):
-        net = sp.network(lambda rngs: nn.Autoencoder(16, [16] * 20, 16, kernel_init=init, rngs=rngs), VECTOR)  # noqa: B023
+        net = sp.network(lambda rngs: nn.Autoencoder(16, [16] * 20, 16, kernel_init=init, rngs=rngs), VECTOR)
         q = layers(net, VECTOR)
         assert len(q) == 42
         np.testing.assert_allclose(q / q[0], factor ** np.arange(42.0), rtol=1e-5)
 
 
-def test_weight_norm_keeps_the_signal(depth=50, width=128, seeds=64):
-    """At a gain of sqrt(2), rounded to float32, E[z²] is the same in every layer, also at finite width.
+def test_weight_norm_keeps_the_signal(depth=50):
+    """At a gain of sqrt(2), rounded to float32, E[z²] is the same in every layer."""
+    net = mlp(depth, 64, layer=nn.WeightNormLinear)
+    q = layers(net, net.example[0])
+    rounding = float(np.float32(2**0.5)) ** 2 / 2
+    np.testing.assert_allclose(q / q[0], rounding ** np.arange(depth), rtol=1e-6)
 
-    False alarm below 1e-4: six standard errors, of 16 groups of seeds. Detects 6 % per layer, where two sixths of E[z²] are noise.
-    """
+
+@pytest.mark.slow
+def test_weight_norm_is_measured_to_keep_the_signal(depth=50, width=128, seeds=64):
+    """Exactly, at finite width too: all that differs from |x|² g² / n is noise, six standard errors of 16 groups of seeds."""
     net = mlp(depth, width, layer=nn.WeightNormLinear)
     x = net.example[0]
-    q = layers(net, x)
-    rounding = float(np.float32(2**0.5)) ** 2 / 2
-    np.testing.assert_allclose(q / q[0], rounding ** np.arange(depth), rtol=1e-7)
+    q = 2 * np.mean(x**2)
     found = sp.measure(net, x, seeds=seeds, backward=False)
     rows = [k for k, name in enumerate(found.node.values) if "relu" not in name]
     size, error = (found[v].values[rows] for v in ("second_moment", "second_moment_stderr"))
-    assert (error < 0.35 * q[0]).all() and (np.abs(size - q) < 6 * error).all()
+    assert (error < 0.35 * q).all() and (np.abs(size - q) < 6 * error).all()
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
@@ -129,9 +133,9 @@ def test_masks(mask, kept):
     """E[z²] falls by the kept fraction in every layer, unless He's variance is divided by it."""
     sparse = partial(nn.MaskedLinear, mask=mask)
     for init, factor in ((sp.init.he(), kept), (sp.init.he(kept=kept), 1.0)):
-        net = mlp(4, layer=sparse, kernel_init=init)
+        net = mlp(3, layer=sparse, kernel_init=init)
         q = layers(net, net.example[0])
-        np.testing.assert_allclose(q / q[0], factor ** np.arange(4.0), rtol=1e-5)
+        np.testing.assert_allclose(q / q[0], factor ** np.arange(3.0), rtol=1e-5)
 
 
 def test_masks_are_constant():
@@ -146,7 +150,7 @@ def test_masks_are_constant():
 def test_transposed_decoder_is_flat(layer):
     """He on C_in k²/s² keeps E[z²] at every pixel; on C_in k², as the kernel's shape says, each layer loses s²."""
     for init, lost in ((None, 1), (sp.init.he(), layer.stride**2)):
-        net = sp.network(lambda rngs: nn.Decoder(16, 2, [16] * 3, 3, layer=layer, kernel_init=init, rngs=rngs), VECTOR)  # noqa: B023
+        net = sp.network(lambda rngs: nn.Decoder(16, 2, [16] * 3, 3, layer=layer, kernel_init=init, rngs=rngs), VECTOR)
         found = sp.propagate(net, VECTOR, backward=False)
         q = found.second_moment.sel(node=["dense", "layers/0", "layers/1"]).values
         np.testing.assert_allclose(q / q[0], (1 / lost) ** np.arange(3.0), rtol=1e-5)
@@ -181,6 +185,7 @@ def test_layer_scale_and_gamma_set_the_branch():
     np.testing.assert_allclose(scaled, 1e-5 * plain, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_variance_grows_linearly_at_gamma_one(blocks=4):
     """On the statistics of the batch every block adds 1: five standard errors."""
     x = normal(8, 4, 4, 3)
@@ -192,7 +197,7 @@ def test_variance_grows_linearly_at_gamma_one(blocks=4):
 
 def test_second_derivatives_of_coordinate_networks():
     for factory in (partial(nn.PINN, [2, 16, 1]), partial(nn.Siren, [2, 16, 1]), partial(nn.ModifiedMLP, 2, 16, 1)):
-        second = jax.hessian(lambda x: factory(rngs=nnx.Rngs(0))(x)[0])(jnp.ones(2))  # noqa: B023
+        second = jax.jit(jax.hessian(lambda x: factory(rngs=nnx.Rngs(0))(x)[0]))(jnp.ones(2))
         assert jnp.isfinite(second).all() and (second != 0).all()
 
 
@@ -228,7 +233,8 @@ BAD = {
     "features: 5 given; it must be even": lambda r: nn.FourierFeatures(2, 5, rngs=r),
     "layer:.*Transposed": lambda r: nn.Decoder(4, 2, [4], 3, layer=nn.Pointwise(), rngs=r),
     "up: a stride of 3 given; it must be 2": lambda r: nn.UNet(3, [4, 4], 2, up=nn.Transposed(3, 3), rngs=r),
-    "x: its height is 3; it must be a multiple of 2": lambda r: nn.UNet(3, [4, 4], 2, rngs=r)(jnp.ones((1, 3, 4, 3))),
+    "x: its height is 3; it must be a multiple of 2": lambda r: nnx.eval_shape(
+        lambda: nn.UNet(3, [4, 4], 2, rngs=nnx.Rngs(0))(jnp.ones((1, 3, 4, 3)))),
 }
 
 
