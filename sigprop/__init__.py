@@ -1,5 +1,8 @@
 """Signal propagation and infinite-width kernels of unmodified Flax models."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sigprop import init, interop, spectra
 from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, lsuv, measure, monte_carlo_kernel, ntk_operator, taylor
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
@@ -9,8 +12,19 @@ from sigprop.predict import adam_second_moment, attention_entropy, lint, propaga
 from sigprop.report import Report, report
 from sigprop.types import Kernel, KernelSample
 
+if TYPE_CHECKING:
+    from sigprop import nn
+
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
     "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
-    "linearize", "lint", "lsuv", "measure", "monte_carlo_kernel", "network", "ntk_operator", "propagate", "report", "spectra", "taylor",
+    "linearize", "lint", "lsuv", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "propagate", "report", "spectra",
+    "taylor",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``sp.nn`` is imported when it is first used: it needs ``flax.nnx``."""
+    if name == "nn":
+        return import_module("sigprop.nn")
+    raise AttributeError(f"module 'sigprop' has no attribute {name!r}")

@@ -84,7 +84,7 @@ def _apply(graphdef: Any, method: str, options: dict[str, Any]) -> Callable[...,
 def _named_calls(module: nnx.Module) -> Iterator[None]:
     """While tracing, open a name scope with its path around each submodule's call."""
     names = {id(m): "/".join(map(str, path)) for path, m in nnx.iter_modules(module) if path}
-    classes = {type(m) for _, m in nnx.iter_modules(module)}
+    classes = {c for _, m in nnx.iter_modules(module) for c in type(m).__mro__}
     saved = {c: c.__dict__["__call__"] for c in classes if "__call__" in c.__dict__}
     open_paths = [""]
 
