@@ -89,9 +89,10 @@ def test_autoencoder_of_forty_square_layers():
         np.testing.assert_allclose(q / q[0], factor ** np.arange(42.0), rtol=1e-5)
 
 
-def test_weight_norm_keeps_the_signal(depth=50):
-    """At a gain of sqrt(2), rounded to float32, E[z²] is the same in every layer."""
-    net = mlp(depth, 64, layer=nn.WeightNormLinear)
+@pytest.mark.parametrize("width", [16, 64])
+def test_weight_norm_keeps_the_signal(width, depth=50):
+    """At a gain of sqrt(2), rounded to float32, E[z²] is the same in every layer, exactly at any width."""
+    net = mlp(depth, width, layer=nn.WeightNormLinear)
     q = layers(net, net.example[0])
     rounding = float(np.float32(2**0.5)) ** 2 / 2
     np.testing.assert_allclose(q / q[0], rounding ** np.arange(depth), rtol=1e-6)

@@ -69,7 +69,7 @@ def limit(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Di
     found = _dims(child, summed, len(dims))
     chan = [k for k, (_, wide) in enumerate(found) if wide]
     stuck = [k for k in chan if not found[k][0]]
-    if stuck and prod(summed[k].size for k in stuck) >= NARROW and prod(d.size for d in summed) >= least(dims):
+    if stuck and prod(summed[k].size for k in stuck) >= NARROW and prod(d.size for d in summed) >= least(node, dims):
         return (_vanishing if node.parity.odd else _law_of_large_numbers)(pool, child, summed, dims)
     iid = tuple(flips and not stuck for flips, _ in found)
     wide = prod(summed[k].size for k in chan if iid[k])

@@ -25,9 +25,13 @@ GROUPED = 64  # the same for statistics of a group or a head, whose size need no
 _DIVISION = 1.5  # largest factor, in units of one over the number of terms, that makes a mean of a sum
 
 
-def least(dims: Sequence[Dim]) -> int:
-    """Number of terms, in channels and sites, from which a mean over channels has a limit where it leaves ``dims``."""
-    return GROUPED if any(d.kind == "chan" for d in dims) else NARROW
+def least(node: Node, dims: Sequence[Dim]) -> int:
+    """Number of terms, in channels and sites, from which a mean of ``node`` over channels has a limit where it leaves ``dims``.
+
+    The statistics of a weight over its inputs are no less than these: drawn apart from the sums that the weight makes, they would be
+    taken for independent of these.
+    """
+    return GROUPED if any(d.kind == "chan" for d in dims) and not _drawn(node) else NARROW
 
 
 class Means:
@@ -120,7 +124,7 @@ def _drawn(node: Node) -> bool:
 
 def _terms(node: Node) -> int:
     count = prod(d.size for d in node.summed) if isinstance(node, Sum) and node.unweighted else 0
-    return count if count >= least(node.dims) else 0
+    return count if count >= least(node, node.dims) else 0
 
 
 def _largest(node: Const) -> float:
