@@ -21,7 +21,8 @@ from sigprop.network import parameters
 FALSE_ALARM = 1e-6
 ALLOWANCE = 4
 GROUP = 4
-SLOW = {"Causal language model", "Llama-like language model", "ViT", "LSTM classifier", "MobileNet", "ResNet", "MLP-Mixer",
+SLOW = {"MBConv with squeeze-excite", "U-Net with max-pooling", "Weight-standardized ResNet",
+        "Causal language model", "Llama-like language model", "ViT", "LSTM classifier", "MobileNet", "ResNet", "MLP-Mixer",
         "DenseNet", "WaveNet-like causal stack", "Flax documentation CNN (linen)"}
 SCALED = ("Tanh MLP", "Weight-normalized MLP", "Pure-function MLP")
 
@@ -51,8 +52,9 @@ def test_prediction_agrees_with_measurement(name, width=64, seeds=64):
     net, x = architecture.network(width), architecture.inputs()
     predicted, measured = sp.propagate(net, *x, backward=False), sp.measure(net, *x, seeds=seeds, backward=False)
     assert list(predicted.node.values) == list(measured.node.values)
-    assert bool((predicted.second_moment > 0).all())
-    ratio, node = excess(predicted, measured, architecture.averaged * width, seeds)
+    alive = predicted.second_moment.values > 0  # branches that start at zero are exactly that
+    assert ((measured.second_moment.values > 0) == alive).all()
+    ratio, node = excess(predicted.isel(node=alive), measured.isel(node=alive), architecture.averaged * width, seeds)
     assert ratio < 1, node
 
 

@@ -477,7 +477,7 @@ def _drawn_terms(node: Node) -> int:
     below_it = [n for n, _ in below(node)]
     found = max(map(_drawn_terms, below_it))
     own = prod(d.size for d in node.summed if d.kind == "site") if isinstance(node, Sum) else 1
-    return own * max(found, int(found > 0 or any(_drawn([(n, ())]) for n in below_it)))
+    return own * max(found, int(found > 0 or any(isinstance(n, Map | Reduce) and variables(n) is None for n in below_it)))
 
 
 def _outer(p: Sum, q: Sum) -> Sum | None:
