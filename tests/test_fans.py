@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from jax import lax
 from jax.nn import initializers as I
+from stacked import Stacked
 
 import sigprop as sp
 
@@ -151,19 +152,6 @@ class Zoo(nnx.Module):
         x = self.flipped(self.up(self.depthwise(self.grouped(self.embed(tokens)))))
         x = self.norm(x).reshape(x.shape[0], -1, 16)[:, :5]
         return self.heads(self.attention(x)), x @ self.stored_out_in[...].T
-
-
-class Stacked(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        class Block(nn.Module):
-            @nn.compact
-            def __call__(self, carry):
-                return nn.relu(nn.Dense(16)(carry)), None
-
-        x, _ = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)(name="scan")(x)
-        heads = nn.vmap(nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=2)
-        return heads(8, name="vmap")(x)
 
 
 class Shared(nn.Module):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.nn import initializers as I
+from stacked import Stacked
 
 import sigprop as sp
 from sigprop.network import Laws
@@ -166,19 +167,6 @@ def test_sums_of_products_of_draws(terms):
     assert law.source == "traced"
     assert law.mean == pytest.approx(mean, rel=1e-6, abs=1e-6)
     assert law.variance == pytest.approx(variance, rel=2e-6)
-
-
-class Stacked(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        class Block(nn.Module):
-            @nn.compact
-            def __call__(self, carry):
-                return nn.relu(nn.Dense(16)(carry)), None
-
-        x, _ = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)(name="scan")(x)
-        heads = nn.vmap(nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=2)
-        return heads(8, name="vmap")(x)
 
 
 class Factorised(nn.Module):

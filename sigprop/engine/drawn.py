@@ -11,10 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from sigprop.engine.elementwise import variables
 from sigprop.engine.labels import AnyLabel, Label, Named, contract, renamed, union, unlinked
+from sigprop.engine.nodes import Add, Map, Mul, Node, Reduce, Sum, below
 
 _number = itertools.count(10_000_000)  # of labels that are summed over, used nowhere else
+_TERMS: WeakKeyDictionary[Node, int] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,24 @@ def waiting(product: Sequence[Named | Drawn], dummies: Sequence[AnyLabel]) -> li
     first, *rest = sorted(drawn, key=lambda f: -f.entries)  # the others are small, and asked for again
     known = [f for f in product if isinstance(f, Named)] + [f.value() for f in rest]
     return [first.times(known, dummies) if known or dummies else first]
+
+
+def mixes_sites(factors: Sequence[tuple[Node, tuple[AnyLabel, ...]]]) -> bool:
+    """Whether some factor is a function that mixes sites, which is sampled."""
+    return any(isinstance(n, Map | Mul | Reduce) and variables(n) is None for n, _ in factors)
+
+
+def drawn_terms(node: Node) -> int:
+    """Number of terms over sites of a sum of products with functions that mix sites; zero for what is no such sum."""
+    if node not in _TERMS:
+        _TERMS[node] = _count(node)
+    return _TERMS[node]
+
+
+def _count(node: Node) -> int:
+    if node.gaussian or not isinstance(node, Add | Mul | Sum) or (isinstance(node, Sum) and (node.unweighted or node.shared)):
+        return 0
+    children = [n for n, _ in below(node)]
+    found = max(map(drawn_terms, children))
+    own = prod(d.size for d in node.summed if d.kind == "site") if isinstance(node, Sum) else 1
+    return own * max(found, int(any(isinstance(n, Map | Reduce) and variables(n) is None for n in children)))

@@ -21,7 +21,7 @@ from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.groups import connected
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, difference, is_nothing, multiply, total, union
 from sigprop.engine.nodes import Add, Const, Map, Mul
-from sigprop.engine.tails import beside, gram_charlier
+from sigprop.engine.tails import covariance_note, gram_charlier
 from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, rounding, triangular
 from sigprop.types import METHODS, Estimate, Note
@@ -89,7 +89,7 @@ class _Scope:
         found = {(u, v): cov[u, v] for u in self.variables for v in self.variables}
         pairs = {pair: None if n is None else dense(n) for pair, n in found.items()}
         inputs = [n for n in (*pairs.values(), *means.values()) if n is not None]
-        self.note = Note.of([Note.largest(beside(n, *(pairs[v, v] for v in pair)) for pair, n in pairs.items() if n is not None),
+        self.note = Note.of([Note.largest(covariance_note(n, *(pairs[v, v] for v in pair)) for pair, n in pairs.items() if n is not None),
                              Note.largest(n.note for n in means.values() if n is not None)])
         largest = sorted(inputs, key=lambda n: -len(n.labels))  # arrays over all pairs keep their order of axes
         self.exponents: dict[Variable, Any] = {}

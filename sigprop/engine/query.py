@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from copy import copy
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from sigprop.arrays import concrete, namespace, scaled
 from sigprop.engine import parity
 from sigprop.engine.build import Pool
-from sigprop.engine.drawn import Drawn, joined, waiting
+from sigprop.engine.drawn import Drawn, drawn_terms, joined, mixes_sites, waiting
 from sigprop.engine.elementwise import atom_of, is_variable, rescaled, variables
 from sigprop.engine.expectation import group_moment
 from sigprop.engine.groups import connected
@@ -50,14 +49,11 @@ from sigprop.engine.nodes import (
     Const,
     Dim,
     Leaf,
-    Map,
     Mul,
     Node,
     Occurrence,
-    Reduce,
     Sum,
     Take,
-    below,
     opened,
     parameter_only,
     whole,
@@ -219,7 +215,7 @@ class Query:
         if fixed:  # off first, so that what remains is a question asked before
             if not rest:
                 return [[*fixed]]
-            whole = len(rest) > 1 and not _drawn(rest)
+            whole = len(rest) > 1 and not mixes_sites(rest)
             return [[*fixed, *p] for p in ([[self._indexed(rest)]] if whole else self._products(rest))]
         groups = connected(factors, lambda f, g: f[0].leaves & g[0].leaves)  # of different draws, hence independent
         if len(groups) > 1:
@@ -246,14 +242,14 @@ class Query:
 
     def _costly(self, factors: list[Factor]) -> bool:
         """Whether sums of what is drawn, such as the gradients of a softmax, have too many pairs of terms to be taken apart."""
-        terms = [_drawn_terms(n) for n, _ in factors]
+        terms = [drawn_terms(n) for n, _ in factors]
         if not any(terms) or any(t and isinstance(n, Mul) for t, (n, _) in zip(terms, factors, strict=True)):  # products are opened first
             return False
         return prod(la.size for la in union(labels for _, labels in factors) if la.kind == "site") * prod(t or 1 for t in terms) > _PAIRS
 
     def _factor(self, group: list[Factor]) -> Products:
         """The moment of one of several independent groups; what is sampled, and products, wait for the others, and for sums over them."""
-        drawn = _drawn(group)
+        drawn = mixes_sites(group)
         products = self._products(group) if drawn or any(isinstance(n, Sum) and not n.gaussian for n, _ in group) else []
         return products if drawn or len(products) == 1 else [[self._indexed(group)]]
 
@@ -301,7 +297,7 @@ class Query:
         if isinstance(node, Add) and (node.gaussian or len(variables(node) or ()) != 1):
             return [p for n, i in node.children for p in self._term([*rest, (n, tuple(labels[j] for j in i))])]
         if isinstance(node, Sum) and not any(node.iid):
-            if not node.gaussian and any(_drawn([f]) and not node.leaves & ~f[0].leaves for f in rest):
+            if not node.gaussian and any(mixes_sites([f]) and not node.leaves & ~f[0].leaves for f in rest):
                 return None  # drawn with what is a function of the same fields
             if node.unweighted:
                 raise Unsound("a mean over channels that vanishes as the width grows is all that is left: its size is not known here")
@@ -315,7 +311,7 @@ class Query:
 
     def _term(self, factors: list[Factor]) -> Products:
         """One term of a sum: what is sampled waits, all else is a question of its own."""
-        return self._products(factors) if _drawn(factors) else [[self._indexed(factors)]]
+        return self._products(factors) if mixes_sites(factors) else [[self._indexed(factors)]]
 
     def _pure(self, factors: list[Factor]) -> bool:
         """All factors Gaussian: the moment is linear in each of them."""
@@ -462,22 +458,6 @@ def _beneath(found: Indexed, labels: tuple[AnyLabel, ...]) -> Factor:
 
 def _vanishes(factors: Sequence[Factor]) -> bool:
     return parity.product([node.parity for node, _ in factors]).odd
-
-
-def _drawn(factors: Sequence[Factor]) -> bool:
-    """Whether some factor is a function that mixes sites, which is sampled."""
-    return any(isinstance(n, Map | Mul | Reduce) and variables(n) is None for n, _ in factors)
-
-
-@cache
-def _drawn_terms(node: Node) -> int:
-    """Number of terms over sites of a sum of products with functions that mix sites; zero for what is no such sum."""
-    if node.gaussian or not isinstance(node, Add | Mul | Sum) or (isinstance(node, Sum) and (node.unweighted or node.shared)):
-        return 0
-    below_it = [n for n, _ in below(node)]
-    found = max(map(_drawn_terms, below_it))
-    own = prod(d.size for d in node.summed if d.kind == "site") if isinstance(node, Sum) else 1
-    return own * max(found, int(found > 0 or any(isinstance(n, Map | Reduce) and variables(n) is None for n in below_it)))
 
 
 def _outer(p: Sum, q: Sum) -> Sum | None:

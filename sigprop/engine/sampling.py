@@ -34,7 +34,7 @@ from sigprop.engine.labels import (
     varying,
 )
 from sigprop.engine.nodes import Add, Concat, Const, Leaf, Map, Mul, Node, Reduce, Sum, Take, below, whole
-from sigprop.engine.tails import beside
+from sigprop.engine.tails import covariance_note
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_points, square_root
 from sigprop.types import METHODS, Note
@@ -191,13 +191,13 @@ class Sampler:
             known[key] = Joint(self.copied, self.groups, self.layout, self.note, {})
             while len(known) > _JOINT:
                 del known[next(iter(known))]
-        self.copied, self.groups, self.layout, self.note, self.known = known[key]
+        self.copied, self.groups, self.layout, self.note, self.draws = known[key]
         self._label()
 
     def _correlate(self) -> None:
         cov, mean = self._covariances()
         known = [n for n in (*cov.values(), *mean.values()) if n is not None]
-        errors = [beside(n, cov[i, i], cov[j, j]) for (i, j), n in cov.items() if n is not None]
+        errors = [covariance_note(n, cov[i, i], cov[j, j]) for (i, j), n in cov.items() if n is not None]
         self.note = Note.largest([*errors, *(n.note for n in mean.values() if n is not None)])
         block = {label for v in self.variables for label in (*self.blocks[v], *_shifted(self.blocks[v]))}
         self.layout = tuple(label for label in union(n.labels for n in known) if label not in block)
@@ -271,9 +271,9 @@ class Sampler:
 
     def drawn(self, count: int, replicate: int) -> dict[Any, Named]:
         """Values of each variable at the points of a replicate."""
-        if (count, replicate) not in self.known:
-            self.known[count, replicate] = self.draw(self.points(count, replicate))
-        return self.known[count, replicate]
+        if (count, replicate) not in self.draws:
+            self.draws[count, replicate] = self.draw(self.points(count, replicate))
+        return self.draws[count, replicate]
 
     def point(self, count: int) -> Label:
         return Label(2 * _FREE - 1, "site", count)

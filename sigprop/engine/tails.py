@@ -58,7 +58,7 @@ def fluctuation(query: Any, child: Occurrence, count: int) -> float:
     return float(np.max((square - first) / np.where(total > 0, total**2, 1.0)))
 
 
-def beside(cov: Named, *variances: Named | None) -> Note:
+def covariance_note(cov: Named, *variances: Named | None) -> Note:
     """The note of a covariance with its error relative to the two variances: what is nearly zero has no relative error."""
     found = [cov, *variances]
     if any(n is None or not concrete(n.array) or not isinstance(n.exponent, int) for n in found):

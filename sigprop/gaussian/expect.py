@@ -70,11 +70,17 @@ def moment1(functions: Sequence[Function], mean: Any, var: Any, degree: int = 0)
 def _distinct(functions: Sequence[Function], mean: Any, var: Any, degree: int) -> Estimate:
     """One by one pair of a mean and a variance: windows over sites repeat them."""
     pairs = np.broadcast_arrays(mean, var)
-    rows, back = np.unique(np.stack([p.reshape(-1) for p in pairs]), axis=1, return_inverse=True)
-    some = [rows[:, low:low + _DISTINCT] for low in range(0, rows.shape[1], _DISTINCT)]
-    parts = [moment1(functions, r[0], r[1], degree) for r in some]
-    value, error = (np.concatenate(column)[back].reshape(pairs[0].shape) for column in zip(*(p[:2] for p in parts), strict=True))
-    return parts[0]._replace(value=value, error=error)
+    found = _once([p.reshape(-1) for p in pairs], _DISTINCT, lambda r: moment1(functions, r[0], r[1], degree)[:2])
+    value, error = (f.reshape(pairs[0].shape) for f in found)
+    return Estimate(value, error, METHODS[1])  # type: ignore[arg-type]
+
+
+def _once(args: Sequence[np.ndarray], size: int, better: Callable[[list[Any]], tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """``better`` of the entries of flat arrays, ``size`` at a time, those that are equal only once."""
+    rows, back = np.unique(np.stack(args), axis=1, return_inverse=True)
+    parts = [better([r[low:low + size] for r in rows]) for low in range(0, rows.shape[1], size)]
+    value, error = (np.concatenate(column)[back] for column in zip(*parts, strict=True))
+    return value, error
 
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
@@ -142,10 +148,7 @@ def _replaced(value: Any, error: Any, which: Any, args: list[Any], apart: bool, 
         fine, theirs = better(args)
         keep = ~which | (error <= theirs)
         return np.where(keep, value, fine), np.where(keep, error, theirs)
-    rows, back = np.unique(np.stack([a[which] for a in args]), axis=1, return_inverse=True)
-    size = max(1, _CHUNK // nodes)
-    parts = [better([r[low:low + size] for r in rows]) for low in range(0, rows.shape[1], size)]
-    fine, theirs = (np.concatenate(column)[back] for column in zip(*parts, strict=True))
+    fine, theirs = _once([a[which] for a in args], max(1, _CHUNK // nodes), better)
     keep = error[which] <= theirs
     value, error = (np.array(np.broadcast_to(a, which.shape)) for a in (value, error))
     value[which], error[which] = np.where(keep, value[which], fine), np.where(keep, error[which], theirs)

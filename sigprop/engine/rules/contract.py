@@ -45,13 +45,17 @@ def permute(value: Value, order: Sequence[int]) -> Value:
     return Field(value.node, tuple(value.axes[k] for k in order))
 
 
+def sum_any(context: Context, value: Value, axes: Sequence[int]) -> Value:
+    """The same of any value."""
+    if isinstance(value, Known):
+        return Known(value.array.sum(axis=tuple(axes)), value.note)
+    assert isinstance(value, Field)
+    return sum_axes(context, value, axes)
+
+
 def product_sum(context: Context, left: Value, right: Value, axes: Sequence[int]) -> Value:
     """Sum over ``axes`` of the broadcast product of two values of equal rank."""
-    both = mul(context, None, left, right)[0]
-    if isinstance(both, Known):
-        return Known(both.array.sum(axis=tuple(axes)), both.note)
-    assert isinstance(both, Field)
-    out = sum_axes(context, both, axes)
+    out = sum_any(context, mul(context, None, left, right)[0], axes)
     if isinstance(out, Field) and any(isinstance(v, Field) and parameter_only(v.node) for v in (left, right)):
         context.pool.means.weigh(out.node)
     return out

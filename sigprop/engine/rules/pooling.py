@@ -11,7 +11,7 @@ import numpy as np
 from sigprop.arrays import namespace
 from sigprop.engine.interpreter import Context
 from sigprop.engine.means import NARROW
-from sigprop.engine.rules.contract import shaped, sum_axes, taps, without
+from sigprop.engine.rules.contract import shaped, sum_any, taps, without
 from sigprop.engine.rules.elementwise import mapped
 from sigprop.engine.rules.shape import expand, mul_any, window_axis
 from sigprop.engine.values import Field, Known, Value
@@ -87,8 +87,7 @@ def scatter_to_extremes(context: Context, op: Op, source: Value, operand: Value)
         readers = [np.flatnonzero(table == k) for k in range(operand.shape[axis])]
         most = max(map(len, readers))
         back = np.stack([np.pad(r, (0, most - len(r)), constant_values=-1) for r in readers])
-        found = window_axis(context, shaped(context, out, shape), axis, back)
-        out = Known(found.array.sum(axis + 1), found.note) if isinstance(found, Known) else sum_axes(context, found, [axis + 1])  # type: ignore[arg-type]
+        out = sum_any(context, window_axis(context, shaped(context, out, shape), axis, back), [axis + 1])
     return [out]
 
 
