@@ -8,7 +8,7 @@ from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, lsuv, 
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
 from sigprop.network import Law, Network, fans, network
-from sigprop.predict import adam_second_moment, attention_entropy, lint, propagate
+from sigprop.predict import adam_second_moment, attention_entropy, lint, propagate, remedy
 from sigprop.report import Report, report
 from sigprop.types import Kernel, KernelSample
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
     "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
-    "linearize", "lint", "lsuv", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "propagate", "report", "spectra",
-    "taylor",
+    "linearize", "lint", "lsuv", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "propagate", "remedy", "report",
+    "spectra", "taylor",
 ]
 
 

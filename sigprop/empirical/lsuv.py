@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop.arrays import concrete
-from sigprop.empirical.sites import Site, sites
+from sigprop.empirical.sites import Site
+from sigprop.empirical.weights import parts, weights
 from sigprop.errors import InvalidInput
 from sigprop.network import Network, check_inputs, parameter_paths
-from sigprop.tracing import Graph, apply_op, evaluate
+from sigprop.tracing import Graph, apply_op
 
 
 def lsuv(net: Network, params: Any, *x: Any, target: float = 1.0) -> Any:
@@ -23,7 +24,7 @@ def lsuv(net: Network, params: Any, *x: Any, target: float = 1.0) -> Any:
     Weights are taken in the order in which the model uses them, each with those before it rescaled. Since a layer is linear in its weight
     one pass meets the target to rounding, where the paper iterates over minibatches. The variance is that of the product or convolution
     before the bias, about its mean over examples, sites and channels; of a weight that is used several times, as in a recurrent network,
-    that of the first use. The paper starts from :class:`sigprop.init.Orthogonal` weights; any will do.
+    that of the first use that is not zero. The paper starts from :class:`sigprop.init.Orthogonal` weights; any will do.
 
     Embeddings, biases, scales, and weights that are not multiplied with the signal directly (normalized, masked or factorised ones) keep
     their values.
@@ -48,34 +49,22 @@ def lsuv(net: Network, params: Any, *x: Any, target: float = 1.0) -> Any:
     if tree != jax.tree.structure(net.abstract_params):
         raise InvalidInput(f"params: structure {tree} is not that of the network's parameters, {jax.tree.structure(net.abstract_params)}")
     graph = net.graph(*x)
-    weights = _weights(graph, len(leaves))
-    gains = jax.jit(partial(_gains, graph, weights))(target, [*leaves, *jax.tree.leaves(x)])
-    for site, gain in zip(weights, gains, strict=True):
+    found = weights(graph, len(leaves))
+    gains = jax.jit(partial(_gains, graph, found))(target, [*leaves, *jax.tree.leaves(x)])
+    for site, gain in zip(found, gains, strict=True):
         if concrete(gain) and not 0 < float(gain) < np.inf:
             raise InvalidInput(f"params[{parameter_paths(params)[site.leaf]!r}]: the output of this weight does not vary on x, so that no "
                                "factor gives it a variance; start from a weight that is not zero")
-    parts = jax.jit(partial(_parts, graph, weights))([*leaves, *jax.tree.leaves(x)])
-    for site, gain, part in zip(weights, gains, parts, strict=True):
-        factor = jnp.where(part & (gain > 0) & (gain < jnp.inf), gain, 1.0)
+    own = jax.jit(partial(parts, graph, found))([*leaves, *jax.tree.leaves(x)])
+    for site, gain, part in zip(found, gains, own, strict=True):
+        factor = jnp.where(part & _mends(gain), gain, 1.0)
         leaves[site.leaf] = (leaves[site.leaf] * factor).astype(leaves[site.leaf].dtype)
     return jax.tree.unflatten(tree, leaves)
 
 
-def _weights(graph: Graph, params: int) -> list[Site]:
-    """Products and convolutions of parameters with the signal, in order of their first use."""
-    live = set(graph.inputs[params:])
-    order = {}
-    for op in graph.ops:
-        if live.intersection(op.inputs):
-            live.update(op.outputs)
-            order[op.outputs[0]] = len(order)
-    found = [site for group in sites(graph, params).values() for site in group]
-    return sorted((s for s in found if s.uses[0].kind != "lookup" and s.uses[0].output in order), key=lambda s: order[s.uses[0].output])
-
-
-def _gains(graph: Graph, weights: Sequence[Site], target: Any, leaves: Sequence[Any]) -> list[Any]:
+def _gains(graph: Graph, found: Sequence[Site], target: Any, leaves: Sequence[Any]) -> list[Any]:
     """Factor of each weight; scaling its outputs stands for scaling the weight."""
-    owner = {use.output: k for k, site in enumerate(weights) for use in site.uses}
+    owner = {use.output: k for k, site in enumerate(found) for use in site.uses}
     env: dict[int, Any] = {**graph.constants, **dict(zip(graph.inputs, leaves, strict=True))}
     gains: dict[int, Any] = {}
     for op in graph.ops:
@@ -83,18 +72,12 @@ def _gains(graph: Graph, weights: Sequence[Site], target: Any, leaves: Sequence[
         if op.outputs[0] in owner:
             k = owner[op.outputs[0]]
             wide = out[0].astype(jnp.promote_types(out[0].dtype, jnp.float32))
-            gains.setdefault(k, jnp.sqrt(target / jnp.var(wide)))
-            out[0] = (wide * gains[k]).astype(out[0].dtype)
+            gain = jnp.sqrt(target / jnp.var(wide))
+            gains[k] = jnp.where(_mends(gains[k]), gains[k], gain) if k in gains else gain
+            out[0] = (wide * jnp.where(_mends(gains[k]), gains[k], 1.0)).astype(out[0].dtype)
         env.update(zip(op.outputs, out, strict=True))
-    return [gains[k] for k in range(len(weights))]
+    return [gains[k] for k in range(len(found))]
 
 
-def _parts(graph: Graph, weights: Sequence[Site], leaves: Sequence[Any]) -> list[Any]:
-    """The entries of its parameter that each weight is made of: all, or one layer of a stack."""
-    def operand(site: Site, leaf: Any) -> Any:
-        use = site.uses[0]
-        given = [leaf if k == site.leaf else value for k, value in enumerate(leaves)]
-        return jnp.sum(evaluate(graph, given, [use.op.inputs[use.weight]])[1][0])
-
-    alone = {site.leaf: sum(s.leaf == site.leaf for s in weights) == 1 for site in weights}
-    return [jnp.ones((), bool) if alone[s.leaf] else jax.grad(partial(operand, s))(leaves[s.leaf]) != 0 for s in weights]
+def _mends(gain: Any) -> Any:
+    return (gain > 0) & (gain < jnp.inf)

@@ -29,11 +29,13 @@ class Context:
         self.query = Query(self.pool)
 
 
-def interpret(context: Context, graph: Graph, inputs: Sequence[Value], lenient: bool = False) -> dict[int, Value]:
+def interpret(context: Context, graph: Graph, inputs: Sequence[Value], lenient: bool = False,
+              after: Callable[[Op, dict[int, Value]], None] | None = None) -> dict[int, Value]:
     """Values of every number of ``graph``.
 
     Args:
         lenient: keep going past an operation without a rule; what depends on it becomes ``Unknown``.
+        after: called after each operation with the values so far, which it may replace by others of the same shape.
 
     Raises:
         MissingRule: naming the primitive, the module path and the user's line.
@@ -54,6 +56,8 @@ def interpret(context: Context, graph: Graph, inputs: Sequence[Value], lenient: 
                 raise
             results = [Unknown(error, tuple(graph.avals[o].shape)) for o in op.outputs]
         env.update(zip(op.outputs, results, strict=True))
+        if after is not None:
+            after(op, env)
     return env
 
 

@@ -114,8 +114,8 @@ def _outputs(context: Context, net: Network, params: Sequence[Value], moving: Ma
     plain, data = net.graph(*inputs), [known(a) for a in jax.tree.leaves(inputs)]
     if not moving:
         return interpret(context, plain, [*params, *data])[plain.outputs[0]], None
-    graph = derivative(net, list(moving), *inputs)
     try:
+        graph = derivative(net, list(moving), *inputs)
         env = interpret(context, graph, [*params, *moving.values(), *data])
     except SigpropError as error:
         interpret(context, plain, [*params, *data])  # where the model itself cannot be predicted, that is the error

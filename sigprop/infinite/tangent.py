@@ -116,8 +116,7 @@ def derivative(net: Network, moving: Sequence[int], *x: Any) -> Graph:
     except SigpropError:
         raise
     except Exception as error:
-        reason = f"JAX has no forward derivative of {net.name} ({type(error).__name__}: {error})"
-        raise Unsound(f"{reason}; ntk=False gives the NNGP alone") from error
+        raise Unsound(f"JAX has no forward derivative of {net.name} ({type(error).__name__}: {error}).") from error
 
 
 def by_path(net: Network, found: Mapping[int, Any]) -> dict[str, Any]:

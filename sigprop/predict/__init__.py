@@ -4,9 +4,11 @@ from sigprop.predict.adam import LeafMoment, SecondMoments, adam_second_moment
 from sigprop.predict.attention import attention_entropy
 from sigprop.predict.findings import Finding, Findings
 from sigprop.predict.lint import lint
+from sigprop.predict.remedied import Layer, Remedy
+from sigprop.predict.remedy import remedy
 from sigprop.predict.signal import Interpretation, interpretation, propagate
 
 __all__ = [
-    "Finding", "Findings", "Interpretation", "LeafMoment", "SecondMoments", "adam_second_moment", "attention_entropy", "interpretation",
-    "lint", "propagate",
+    "Finding", "Findings", "Interpretation", "Layer", "LeafMoment", "Remedy", "SecondMoments", "adam_second_moment", "attention_entropy",
+    "interpretation", "lint", "propagate", "remedy",
 ]

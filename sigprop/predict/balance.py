@@ -1,0 +1,275 @@
+"""Gains of weights, each found from the predicted size of its output while those before it are rescaled already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf, log10, prod, sqrt
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sigprop.arrays import scaled
+from sigprop.empirical import Site, weights
+from sigprop.engine import RULES, Context, Known, Named, Value, interpret, known
+from sigprop.engine.labels import own_labels
+from sigprop.engine.rules.elementwise import mul
+from sigprop.errors import Unsound
+from sigprop.infinite.tangent import derivative, tangents
+from sigprop.network import Network, parameters
+from sigprop.predict.branches import branch_ends
+from sigprop.predict.gradients import mean_square
+from sigprop.tracing import Graph, Op
+
+TARGETS = ("forward", "backward", "mean", "critical")
+
+
+class Weight(NamedTuple):
+    """A weight that gets a gain.
+
+    Attributes:
+        site: where ``net.graph(*x)`` uses it; ``part`` numbers those of one parameter in order of use.
+        first: whether it meets the inputs themselves, before any other parameter.
+        aim: what its output is to have, the variance that is asked for or a share of it.
+        ends: how many residual sums it feeds.
+    """
+
+    site: Site
+    part: int
+    first: bool
+    aim: float
+    ends: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.site.leaf, self.part
+
+
+def found_weights(net: Network, variance: float, growth: float, *x: Any) -> list[Weight]:
+    """All that a gain can rescale, in order of use."""
+    graph, params = net.graph(*x), len(net.trainable)
+    sites = weights(graph, params)
+    owner = {use.output: k for k, site in enumerate(sites) for use in site.uses}
+    ends = branch_ends(graph, params, owner)
+    beside = _dependent(graph, graph.inputs[:params])
+    out, seen = [], dict[int, int]()
+    for k, site in enumerate(sites):
+        part = seen[site.leaf] = seen.get(site.leaf, -1) + 1
+        first = all(use.op.inputs[1 - use.weight] not in beside for use in site.uses)
+        out.append(Weight(site, part, first, variance * (growth / ends.total() if ends[k] else 1.0), ends[k]))
+    return out
+
+
+def _dependent(graph: Graph, inputs: Sequence[int]) -> set[int]:
+    """Values that depend on some inputs."""
+    found = set(inputs)
+    for op in graph.ops:
+        if found.intersection(op.inputs):
+            found.update(op.outputs)
+    return found
+
+
+def balanced(net: Network, target: str, chosen: Sequence[Weight], *x: Any, rules: Mapping[str, Any] = RULES) -> list[float]:
+    """The gain of each weight in one interpretation of the model: 0 where nothing varies, infinite where no perturbation arrives.
+
+    Raises:
+        MissingRule, Unsound: where the model cannot be predicted, naming the line.
+    """
+    context = Context(rules)
+    params, _ = parameters(context, net)
+    data = [known(a) for a in jax.tree.leaves(x)]
+    if target == "forward":
+        balance = _Balance(context, target, chosen, [_Uses(w, {u.output for u in w.site.uses}, set(), set(), None, 0.0) for w in chosen])
+        interpret(context, net.graph(*x), [*params, *data], after=balance)
+        return balance.gains
+    moving = _entries(net, *x)
+    along = tangents(context, net, params, "ntk", [float(k in moving) for k in range(len(params))])
+    graph = derivative(net, list(along), *x)
+    pairs = _paired(net, graph, list(along), chosen, *x)
+    balance = _Balance(context, target, chosen, pairs)
+    interpret(context, _together(graph, pairs), [*params, *along.values(), *data], after=balance)
+    return balance.gains
+
+
+class _Uses(NamedTuple):
+    """Values that a weight makes in the program that is interpreted.
+
+    Attributes:
+        signal: from the signal; ``moved`` from its perturbation.
+        copies: from the perturbation of the weight itself, which is as large as the weight.
+        pair: the first that it makes of a perturbation, and that of the signal which is computed beside it.
+        entries: of one example's perturbation where it starts, over entries of one example's output.
+    """
+
+    weight: Weight
+    signal: set[int]
+    moved: set[int]
+    copies: set[int]
+    pair: tuple[int, int] | None
+    entries: float
+
+
+class _Balance:
+    """Rescales each value that a weight makes, once it is known by how much."""
+
+    def __init__(self, context: Context, target: str, chosen: Sequence[Weight], uses: Sequence[_Uses]) -> None:
+        self.context, self.target, self.uses = context, target, uses
+        self.gains = [0.0] * len(chosen)
+        self.owner = {o: k for k, u in enumerate(uses) for o in u.signal | u.moved | u.copies}
+        self.sizes: list[dict[str, float]] = [{} for _ in chosen]
+        self.waiting: list[list[int]] = [[] for _ in chosen]
+
+    def __call__(self, op: Op, env: dict[int, Value]) -> None:
+        out = op.outputs[0]
+        k = self.owner.get(out)
+        if k is None:
+            return
+        self.waiting[k].append(out)
+        if not self.gains[k]:
+            self._look(k, out, env[out])
+        if 0 < self.gains[k] < inf:
+            factor = Known(np.asarray(self.gains[k]))
+            for value in self.waiting[k]:
+                env[value] = mul(self.context, None, env[value], factor)[0]
+            self.waiting[k].clear()
+
+    def _look(self, k: int, out: int, value: Value) -> None:
+        """Note a size, and find the gain when all that it takes are there."""
+        uses, sizes = self.uses[k], self.sizes[k]
+        kind = "signal" if out in uses.signal else "moved"
+        if out not in uses.copies and kind not in sizes:
+            size = log10_variance(self.context, value) if kind == "signal" or isinstance(value, Known) else (
+                _log10(mean_square(self.context, value)))
+            if size > -inf:
+                sizes[kind] = 10**size
+                self._check(uses, out)
+        plain = self.target == "forward" or uses.weight.first
+        if "signal" in sizes and (plain or "moved" in sizes or not uses.moved):
+            self.gains[k] = self._gain(uses, sizes, plain)
+
+    def _check(self, uses: _Uses, out: int) -> None:
+        """Refuse a product that is used before the perturbation is there that decides about its gain."""
+        if out in uses.signal and uses.pair and out != uses.pair[1] and not uses.weight.first:
+            raise Unsound("a weight is used on what no perturbation reaches before it is used on what one reaches, so that its gain is not "
+                          "known in time; target='forward' needs no perturbation")
+
+    def _gain(self, uses: _Uses, sizes: Mapping[str, float], plain: bool) -> float:
+        aim = uses.weight.aim
+        forward = sqrt(aim / sizes["signal"])
+        if plain:
+            return forward
+        if "moved" not in sizes:
+            return inf
+        backward = sqrt(aim * (1.0 if self.target == "critical" else uses.entries) / sizes["moved"])
+        return sqrt(forward * backward) if self.target == "mean" else backward
+
+
+def log10_variance(context: Context, value: Value) -> float:
+    """Of the variance over the parameters, averaged over examples, sites and channels; ``-inf`` for what is not random.
+
+    Raises:
+        MissingRule, Unsound: where it is not known.
+    """
+    if isinstance(value, Known):
+        return -inf
+    second = mean_square(context, value)
+    labels = own_labels(value.node)  # type: ignore[union-attr]
+    first = context.query.moment([(value.node, labels)])  # type: ignore[union-attr]
+    if not np.any(first.array):
+        return _log10(second)
+    centre = float(np.mean(np.square(scaled(np.asarray(first.array, np.float64), first.exponent))))
+    left = float(np.mean(second.plain())) - centre
+    return log10(left) if left > 0 else -inf
+
+
+def _log10(moment: Named) -> float:
+    size = float(np.mean(np.asarray(moment.array, np.float64)))
+    return log10(size) + int(moment.exponent) * log10(2) if size > 0 else -inf
+
+
+def _entries(net: Network, *x: Any) -> set[int]:
+    """Numbers of the random parameters that meet the inputs before any other does: perturbations start there."""
+    graph, params = net.graph(*x), len(net.trainable)
+    behind: dict[int, set[int]] = {v: {k} for k, v in enumerate(graph.inputs[:params])}
+    data, found = set(graph.inputs[params:]), set[int]()
+    mixed: set[int] = set()
+    for op in graph.ops:
+        leaves = set[int]().union(*(behind.get(v, set()) for v in op.inputs))
+        if mixed.intersection(op.inputs) or (leaves and data.intersection(op.inputs)):
+            found |= leaves if not mixed.intersection(op.inputs) else set()
+            mixed.update(op.outputs)
+        elif data.intersection(op.inputs):
+            data.update(op.outputs)
+        elif leaves:
+            behind.update((o, leaves) for o in op.outputs)
+    return {k for k in found if net.trainable[k] and net.random[k]}
+
+
+def _paired(net: Network, graph: Graph, moving: Sequence[int], chosen: Sequence[Weight], *x: Any) -> list[_Uses]:
+    """What each weight makes of the signal and of its perturbation, in the program with the derivative."""
+    params, batch = len(net.trainable), jax.tree.leaves(x)[0].shape[0]
+    perturbed = _dependent(graph, graph.inputs[params:params + len(moving)])
+    made, copied = _by_key(weights(graph, params)), _by_key(weights(graph, params + len(moving)))
+    number = {leaf: params + k for k, leaf in enumerate(moving)}
+    starts = [prod(graph.avals[u.output].shape) / batch for (leaf, _), site in copied.items() if leaf >= params for u in site.uses]
+    start = float(np.mean(starts)) if starts else 1.0
+    maker = {o: k for k, op in enumerate(graph.ops) for o in op.outputs}
+    out = []
+    for weight in chosen:
+        outputs = {u.output: u.op.inputs[1 - u.weight] in perturbed for u in made[weight.key].uses}
+        signal, moved = ({o for o, yes in outputs.items() if yes is kind} for kind in (False, True))
+        copy = copied.get((number.get(weight.site.leaf, -1), weight.part))
+        size = prod(graph.avals[next(iter(signal))].shape) / batch
+        pair = None
+        if moved:
+            last = min(moved, key=lambda o: maker[o])
+            behind = _behind(graph, last)
+            pair = next(((last, o) for o in sorted(signal, key=lambda o: maker[o]) if o not in behind), None)
+        out.append(_Uses(weight, signal, moved, {u.output for u in copy.uses} if copy else set(), pair, start / size))
+    return out
+
+
+def _behind(graph: Graph, value: int) -> set[int]:
+    """A value and all that it is computed from."""
+    found = {value}
+    for op in reversed(graph.ops):
+        if found.intersection(op.outputs):
+            found.update(op.inputs)
+    return found
+
+
+def _by_key(sites: Sequence[Site]) -> dict[tuple[int, int], Site]:
+    """Sites by parameter and position among those of the parameter."""
+    found: dict[tuple[int, int], Site] = {}
+    seen: dict[int, int] = {}
+    for site in sites:
+        seen[site.leaf] = seen.get(site.leaf, -1) + 1
+        found[site.leaf, seen[site.leaf]] = site
+    return found
+
+
+def _together(graph: Graph, pairs: Sequence[_Uses]) -> Graph:
+    """The same program, with the products of each pair next to each other."""
+    made = {o: k for k, op in enumerate(graph.ops) for o in op.outputs}
+    partner = {made[u.pair[1]]: made[u.pair[0]] for u in pairs if u.pair}
+    order: dict[int, None] = {}
+
+    def emit(last: int) -> None:
+        waiting = [last]
+        while waiting:
+            k = waiting[-1]
+            beside = [k, *([partner[k]] if k in partner else [])]
+            missing = [made[i] for b in beside for i in graph.ops[b].inputs if i in made and made[i] not in order and made[i] not in beside]
+            if not missing or k in order:
+                waiting.pop()
+                order.update(dict.fromkeys(beside))
+            waiting += [m for m in missing if k not in order]
+
+    for k in range(len(graph.ops)):
+        if k not in order:
+            emit(k)
+    return replace(graph, ops=tuple(graph.ops[k] for k in order))
+
+
+__all__ = ["TARGETS", "Weight", "balanced", "found_weights", "log10_variance"]
