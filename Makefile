@@ -16,10 +16,10 @@ report: setup
 	$(BIN)/python scripts/main_report.py
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" --durations 10
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations 30
 
 test-all: setup
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check sigprop tests scripts

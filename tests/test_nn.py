@@ -59,7 +59,7 @@ MODULES = {  # factory, inputs, shape of the output
 }
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("encoder, sandwich", "decoder"))) for n in MODULES])
 def test_runs_and_is_predicted(name):
     factory, x, shape = MODULES[name]
     net = sp.network(lambda rngs: factory(rngs=rngs), *x)

@@ -11,14 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from sigprop.engine.elementwise import variables
 from sigprop.engine.labels import AnyLabel, Label, Named, contract, renamed, union, unlinked
-from sigprop.engine.nodes import Add, Map, Mul, Node, Reduce, Sum, below
+from sigprop.engine.nodes import Add, Map, Mul, Node, Reduce, Sum, below, per_node
 
 _number = itertools.count(10_000_000)  # of labels that are summed over, used nowhere else
-_TERMS: WeakKeyDictionary[Node, int] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,9 @@ def mixes_sites(factors: Sequence[tuple[Node, tuple[AnyLabel, ...]]]) -> bool:
     return any(isinstance(n, Map | Mul | Reduce) and variables(n) is None for n, _ in factors)
 
 
+@per_node
 def drawn_terms(node: Node) -> int:
     """Number of terms over sites of a sum of products with functions that mix sites; zero for what is no such sum."""
-    if node not in _TERMS:
-        _TERMS[node] = _count(node)
-    return _TERMS[node]
-
-
-def _count(node: Node) -> int:
     if node.gaussian or not isinstance(node, Add | Mul | Sum) or (isinstance(node, Sum) and (node.unweighted or node.shared)):
         return 0
     children = [n for n, _ in below(node)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from sigprop.arrays import concrete
 from sigprop.engine import parity
-from sigprop.engine.nodes import Add, Const, Dim, Mul, Node, Occurrence, Sum, Take, opened, parameter_only, placed
+from sigprop.engine.nodes import Add, Const, Dim, Mul, Node, Occurrence, Sum, Take, below, opened, parameter_only, per_node, placed
 
 NARROW = 8  # channels below which neither the law of large numbers nor the central limit theorem is applied
 GROUPED = 64  # the same for statistics of a group or a head, whose size need not grow with the width
@@ -31,7 +31,7 @@ def least(node: Node, dims: Sequence[Dim]) -> int:
     The statistics of a weight over its inputs are no less than these: drawn apart from the sums that the weight makes, they would be
     taken for independent of these.
     """
-    return GROUPED if any(d.kind == "chan" for d in dims) and not _drawn(node) else NARROW
+    return GROUPED if any(d.kind == "chan" for d in dims) and not _weight(node) else NARROW
 
 
 class Means:
@@ -117,9 +117,16 @@ def _children(node: Node) -> list[Node]:
     return [node.child[0]] if isinstance(node, Take | Sum) else []
 
 
+@per_node
 def _drawn(node: Node) -> bool:
     """Whether the node is made of parameters and of sums over them."""
     return isinstance(node, Const) or parameter_only(node) or (bool(found := _children(node)) and all(map(_drawn, found)))
+
+
+@per_node
+def _weight(node: Node) -> bool:
+    """Whether the node is made of draws and of constants along their own axes alone, without inputs."""
+    return all(_weight(n) if not isinstance(n, Const) else all(d.kind == "chan" for d in n.dims) for n, _ in below(node))
 
 
 def _terms(node: Node) -> int:

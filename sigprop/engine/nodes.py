@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from sigprop.engine.draws import Draw
 from sigprop.engine.parity import Parity, indexed_dims
 from sigprop.types import Note
+
+T = TypeVar("T")
 
 
 class Dim(NamedTuple):
@@ -223,3 +227,16 @@ def parameter_only(node: Node) -> bool:
 def tied(weight: Node) -> bool:
     """Whether a function of parameters reads a leaf that is tied to another one."""
     return weight.tied is not None if isinstance(weight, Leaf) else any(tied(child) for child, _ in below(weight))
+
+
+def per_node(function: Callable[[Node], T]) -> Callable[[Node], T]:
+    """``function`` asked once of every node, for as long as the node lives: a graph has exponentially many paths."""
+    found: WeakKeyDictionary[Node, T] = WeakKeyDictionary()
+
+    @wraps(function)
+    def asked(node: Node) -> T:
+        if node not in found:
+            found[node] = function(node)
+        return found[node]
+
+    return asked

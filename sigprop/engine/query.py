@@ -54,8 +54,10 @@ from sigprop.engine.nodes import (
     Occurrence,
     Sum,
     Take,
+    below,
     opened,
     parameter_only,
+    per_node,
     whole,
 )
 from sigprop.engine.reuse import reused
@@ -215,7 +217,7 @@ class Query:
         if fixed:  # off first, so that what remains is a question asked before
             if not rest:
                 return [[*fixed]]
-            whole = len(rest) > 1 and not mixes_sites(rest)
+            whole = len(rest) > 1 and not _waits(rest)
             return [[*fixed, *p] for p in ([[self._indexed(rest)]] if whole else self._products(rest))]
         groups = connected(factors, lambda f, g: f[0].leaves & g[0].leaves)  # of different draws, hence independent
         if len(groups) > 1:
@@ -249,9 +251,9 @@ class Query:
 
     def _factor(self, group: list[Factor]) -> Products:
         """The moment of one of several independent groups; what is sampled, and products, wait for the others, and for sums over them."""
-        drawn = mixes_sites(group)
-        products = self._products(group) if drawn or any(isinstance(n, Sum) and not n.gaussian for n, _ in group) else []
-        return products if drawn or len(products) == 1 else [[self._indexed(group)]]
+        waits = _waits(group)
+        products = self._products(group) if waits or any(isinstance(n, Sum) and not n.gaussian for n, _ in group) else []
+        return products if waits or len(products) == 1 else [[self._indexed(group)]]
 
     def _fixed(self, factors: Sequence[Factor]) -> tuple[list[Named], list[Factor]]:
         """Constants, also the site-dependent ones inside products, and the rest."""
@@ -310,8 +312,8 @@ class Query:
         return None
 
     def _term(self, factors: list[Factor]) -> Products:
-        """One term of a sum: what is sampled waits, all else is a question of its own."""
-        return self._products(factors) if mixes_sites(factors) else [[self._indexed(factors)]]
+        """One term of a sum: what is sampled, and products, wait, all else is a question of its own."""
+        return self._products(factors) if _waits(factors) else [[self._indexed(factors)]]
 
     def _pure(self, factors: list[Factor]) -> bool:
         """All factors Gaussian: the moment is linear in each of them."""
@@ -357,8 +359,7 @@ class Query:
             return [[*scales, *p] for p in self._groups(factors)]
         atoms = [atom_of(n, labels) for n, labels in factors]
         if all(a.linear for a in atoms) and len(atoms) == 2:
-            pair = self._pair(*factors)
-            return [[pair]] if pair is not None else []
+            return self._pair(*factors)
         return group_moment(self, atoms)
 
     def covariance(self, a: Factor, b: Factor) -> Named | None:
@@ -388,27 +389,27 @@ class Query:
             raise Unsound("a field and its mean vary along different axes")
         return centred, labels
 
-    def _pair(self, a: Factor, b: Factor) -> Named | None:
+    def _pair(self, a: Factor, b: Factor) -> Products:
         """Covariance of two primitive Gaussian fields."""
         (p, lp), (q, lq) = a, b
         if isinstance(p, Leaf) and isinstance(q, Leaf):
             if p is not q or (self.leaf is not None and p is not self.leaf and self.pool.shared_sign(p)):
-                return None
+                return []
             same = unit(lp, lq)
-            return None if same is None else same._replace(array=same.array * p.variance)
+            return [] if same is None else [[same._replace(array=same.array * p.variance)]]
         if isinstance(p, Leaf) or isinstance(q, Leaf):
             leaf, other = (p, q) if isinstance(p, Leaf) else (q, p)
             assert isinstance(leaf, Leaf)
             known = parity.leaves(other.parity) >> leaf.number & 1
-            return self._separate(a, b) if known and isinstance(other, Sum) else None
+            return self._separate(a, b) if known and isinstance(other, Sum) else []
         if not (isinstance(p, Sum) and isinstance(q, Sum)):
-            return None
+            return []
         outer = _outer(p, q)
         if outer is not None:  # the other one is a field like its terms
             (rest,) = [f for f in (a, b) if f[0] is not outer]
             fresh = self._fresh([lp, lq], outer.summed)
             every = (*(lp if outer is p else lq), *fresh)
-            return contract([self.moment([rest, (outer.child[0], tuple(every[i] for i in outer.child[1]))])], fresh)
+            return [[contract([self.moment([rest, (outer.child[0], tuple(every[i] for i in outer.child[1]))])], fresh)]]
         iid_p = [d for d, yes in zip(p.summed, p.iid, strict=True) if yes]
         iid_q = [d for d, yes in zip(q.summed, q.iid, strict=True) if yes]
         if [d.size for d in iid_p] != [d.size for d in iid_q]:
@@ -420,8 +421,7 @@ class Query:
         left = (p.child[0], tuple((*lp, *first)[i] for i in p.child[1]))
         right = (q.child[0], tuple((*lq, *second)[i] for i in q.child[1]))
         dummies = tuple(dict.fromkeys((*first, *second)))
-        terms = [joined(product, dummies) for product in self._weighted(left, right)]
-        return add(terms) if terms else None
+        return [waiting(product, dummies) for product in self._weighted(left, right)]
 
     def _weighted(self, left: Factor, right: Factor) -> Products:
         """Moment of the terms of two sums. Weights that are used again are the same draws, independent of what both multiply."""
@@ -431,7 +431,7 @@ class Query:
             return self._products([left, right])
         return [[*one, *two] for one in self._products(weights) for two in self._products(rest)]
 
-    def _separate(self, a: Factor, b: Factor) -> Named | None:
+    def _separate(self, a: Factor, b: Factor) -> Products:
         """Covariance of sums (or of a leaf and a sum) over indices that range independently."""
         terms, groups, dummies = [], [a[1], b[1]], []
         for node, labels in (a, b):
@@ -442,8 +442,7 @@ class Query:
                 dummies += fresh
             else:
                 terms.append((node, labels))
-        found = [joined(product, dummies) for product in self._products(terms)]
-        return add(found) if found else None
+        return [waiting(product, dummies) for product in self._products(terms)]
 
 
 def _named(found: Named, names: dict) -> Named:
@@ -469,6 +468,27 @@ def _outer(p: Sum, q: Sum) -> Sum | None:
 def _of_draws(node: Node) -> bool:
     """Whether the node is linear in draws, with fixed coefficients."""
     return parameter_only(node) or (isinstance(node, Add | Mul) and all(isinstance(n, Const) or _of_draws(n) for n, _ in node.children))
+
+
+def _waits(factors: Sequence[Factor]) -> bool:
+    """Whether the moment is better left open, for the sums over it: a sampled one, or one that is a product over fewer sites."""
+    return mixes_sites(factors) or (len(factors) == 2 and all(_splits(n) for n, _ in factors))
+
+
+@per_node
+def _splits(node: Node) -> bool:
+    """Whether a Gaussian field sums products of fields of fewer sites, as attention logits do, so that its covariance is one of these."""
+    if not node.gaussian or not isinstance(node, Add | Mul | Sum):
+        return False
+    fields = [n for n, _ in below(node) if not isinstance(n, Const)]
+    if isinstance(node, Add) or len(fields) == 1 and not isinstance(fields[0], Mul):
+        return all(map(_splits, fields))
+    (product,) = fields if len(fields) == 1 else (node,)
+    return all(isinstance(n, Const) or (not parameter_only(n) and _sites(n) < _sites(product)) for n, _ in below(product))
+
+
+def _sites(node: Node) -> int:
+    return sum(d.kind == "site" for d in node.dims)
 
 
 def _polynomial(node: Mul) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -62,6 +62,18 @@ def exactly(f: Callable[[Any], Any], *key: Any) -> Function:
         return out
 
     return Function(call, (*key, f))
+
+
+@lru_cache(maxsize=128)
+def derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``f'``, the same function whenever it is asked for."""
+    def slope(u: Any) -> Any:
+        try:
+            return jax.jvp(f, (jnp.asarray(u),), (jnp.ones_like(u),))[1]
+        except (TypeError, jax.errors.JAXTypeError) as error:
+            raise InvalidInput(f"activation: JAX cannot differentiate {f!r}, write it with jax.numpy: {error}") from error
+
+    return slope
 
 
 def moments(activation: Activation, variance: Any) -> Moments:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sigprop.errors import InvalidInput
 from sigprop.gaussian import Function, moment1
-from sigprop.init.activations import Activation, exactly, function
+from sigprop.init.activations import Activation, derivative, exactly, function
 from sigprop.init.checks import check_number
 from sigprop.init.fans import PLAIN
 from sigprop.init.scaling import FanSpec, VarianceScaling
@@ -62,7 +59,7 @@ def critical_point(activation: Activation, bias_variance: float = 0.0) -> Critic
 @lru_cache(maxsize=128)
 def _solved(activation: Activation, bias_variance: float) -> CriticalPoint:
     f = function(activation)
-    both = exactly(f, "activation"), exactly(_derivative(f), "derivative of activation", f)
+    both = exactly(f, "activation"), exactly(derivative(f), "derivative of activation", f)
     points = [] if bias_variance else _vanishing(both)
     if points and points[0].stable:
         return points[0]
@@ -94,17 +91,6 @@ def critical(activation: Activation, bias_variance: float = 0.0, fans: FanSpec =
                            f"{point.fixed_point:.4g} (slope {point.slope:.4g}), and away from it chi_1 is not 1; try a larger bias "
                            "variance")
     return VarianceScaling(point.weight_variance, "fan_in", distribution, fans)
-
-
-@lru_cache(maxsize=128)
-def _derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def slope(u: Any) -> Any:
-        try:
-            return jax.jvp(f, (jnp.asarray(u),), (jnp.ones_like(u),))[1]
-        except (TypeError, jax.errors.JAXTypeError) as error:
-            raise InvalidInput(f"activation: JAX cannot differentiate {f!r}, write it with jax.numpy: {error}") from error
-
-    return slope
 
 
 def _ratio(both: tuple[Function, Function], q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,119 @@
+"""Scalar mean-field theory: published values, closed forms, an independent quadrature, and the interpreter on the same network."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+import sigprop as sp
+from sigprop import meanfield as mf
+
+TANH = {  # definitions of Poole et al. 2016 and Schoenholz et al. 2017: (weight variance, bias variance): q*, c*, chi_1, xi_c, xi_q
+    (1.69, 0.09): (0.607047, 1, 0.939807, 16.108, 1.3377), (6.25, 0.09): (4.07912, 0.122104, 1.58522, 5.1089, 0.6883),
+    (1.3, 0.05): (0.315316, 1, 0.880164, 7.8341, 1.7852), (1.7, 0.05): (0.533076, 1, 0.986741, 74.918, 1.5583),
+    (2.5, 0.05): (1.06396, 0.446804, 1.13352, 11.796, 1.1799),
+}
+
+
+@pytest.mark.parametrize("variances", TANH, ids=str)
+def test_tanh_as_published(variances):
+    point, scales = mf.fixed_point("tanh", *variances), mf.depth_scales("tanh", *variances)
+    found = (point.q, point.c, mf.chi1("tanh", *variances), scales.xi_c, scales.xi_q)
+    np.testing.assert_allclose(found, TANH[variances], rtol=1e-4)
+    assert point.converged and point.error < 1e-8
+
+
+@pytest.mark.parametrize("variances", [(16.0, 0.09), (2.5, 0.05), (1.3, 0.05)], ids=str)
+def test_tanh_by_adaptive_quadrature(variances):
+    """Far from the origin tanh is a step: few nodes of Gauss and Hermite are not enough at a mean square of 12.6."""
+    weight, bias = variances
+    point, scales = mf.fixed_point("tanh", *variances), mf.depth_scales("tanh", *variances)
+
+    def mean(f):
+        return integrate.quad(lambda z: f(z) * stats.norm.pdf(z), -12, 12, points=[0], limit=500, epsabs=1e-13)[0]
+
+    def slope(u):
+        return 1 / np.cosh(u) ** 2
+
+    root = point.q**0.5
+    np.testing.assert_allclose(weight * mean(lambda z: np.tanh(root * z) ** 2) + bias, point.q, rtol=1e-9)
+    np.testing.assert_allclose(weight * mean(lambda z: slope(root * z) ** 2), mf.chi1("tanh", *variances), rtol=1e-9)
+    np.testing.assert_allclose(weight * mean(lambda z: np.tanh(root * z) * slope(root * z) * z) / root, np.exp(-1 / scales.xi_q), rtol=1e-9)
+    rest = (1 - point.c**2) ** 0.5
+    inner = integrate.dblquad(lambda y, z: np.tanh(root * z) * np.tanh(root * (point.c * z + rest * y)) * stats.norm.pdf(y) *
+                              stats.norm.pdf(z), -7, 7, -7, 7, epsabs=1e-8)[0] if rest else mean(lambda z: np.tanh(root * z) ** 2)
+    np.testing.assert_allclose((weight * inner + bias) / point.q, point.c, atol=1e-7)
+
+
+@pytest.mark.parametrize(("bias", "weight"), [(0.05, 1.760955), (0.01, 1.424205), (1e-4, 1.086026), (2.01e-5, 1.049996)])
+def test_edge_of_chaos_of_tanh(bias, weight):
+    found = mf.critical_weight_variance("tanh", bias)
+    np.testing.assert_allclose(found, weight, rtol=1e-6)
+    np.testing.assert_allclose(mf.chi1("tanh", found, bias), 1, atol=1e-7)
+
+
+LIMITS = {  # activation, weight and bias variance: q, c, xi_q, xi_gradient
+    "ReLU, He": ("relu", 2.0, 0.0, 1.0, 1.0, np.inf, np.inf), "ReLU, Glorot": ("relu", 1.0, 0.0, 0.0, np.nan, 1 / np.log(2), 1 / np.log(2)),
+    "ReLU, biases": ("relu", 1.0, 0.1, 0.2, 1.0, 1 / np.log(2), 1 / np.log(2)),
+    "tanh, ordered": ("tanh", 0.5, 0.0, 0.0, np.nan, 1 / np.log(2), 1 / np.log(2)),
+    "linear": ("identity", 0.5, 0.3, 0.6, 1.0, 1 / np.log(2), 1 / np.log(2)), "no weights": ("tanh", 0.0, 0.3, 0.3, 1.0, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_closed_forms(name):
+    activation, weight, bias, *expected = LIMITS[name]
+    point, scales = mf.fixed_point(activation, weight, bias), mf.depth_scales(activation, weight, bias)
+    np.testing.assert_allclose((point.q, point.c, scales.xi_q, scales.xi_gradient), expected, rtol=1e-7, atol=1e-12)
+
+
+def test_cosine_map_of_relu():
+    """Correlations of two orthogonal inputs after L layers, sigma_w^2 = 2 (Cho & Saul 2009)."""
+    maps, c, found = mf.Maps("relu", 2.0), 0.0, []
+    for _ in range(100):
+        c = float(maps.covariance(c, 1.0).value)
+        found.append(c)
+    expected = [0.318310, 0.493731, 0.604826, 0.871536, 0.987862, 0.996423]
+    np.testing.assert_allclose(np.array(found)[[0, 1, 2, 9, 49, 99]], expected, atol=5e-7)
+
+
+@pytest.mark.parametrize(("activation", "weight", "bias"), [
+    ("tanh", 1.7, 0.05), ("tanh", 6.25, 0.09), ("gelu", 1.5, 0.1), ("sin", 3.0, 0.02), (jnp.arctan, 2.0, 0.1), ("relu", 1.5, 0.3)])
+def test_the_interpreter_and_the_maps_agree(activation, weight, bias):
+    """Mean square and correlation of two inputs of equal size after ten layers of a Flax model."""
+    n, depth, f = 64, 10, sp.init.activations.function(activation)
+    layers = [nn.Dense(n, kernel_init=nn.initializers.normal((weight / n) ** 0.5), bias_init=nn.initializers.normal(bias**0.5))
+              for _ in range(depth)]
+    x = np.random.default_rng(0).standard_normal((2, n))
+    x = (x * (n / (x**2).sum(1, keepdims=True)) ** 0.5).astype(np.float32)
+    model = nn.Sequential([layers[0], *(part for layer in layers[1:] for part in (f, layer))])
+    found = sp.propagate(sp.network(model, x), x, backward=False)
+    maps, q, k = mf.Maps(activation, weight, bias), weight + bias, weight * float(x[0] @ x[1]) / n + bias
+    for _ in range(depth - 1):
+        q, k = maps.variance(q).value, maps.covariance(k / q, q).value
+    np.testing.assert_allclose(found.input_second_moment.values[-1], q, rtol=1e-6)
+    np.testing.assert_allclose(found.correlation.values[-1][0, 1], k / q, atol=1e-6)
+
+
+BAD = {
+    "unknown name": (lambda: mf.fixed_point("tanhh", 1.0), "activation: 'tanhh' is none of"),
+    "negative variance": (lambda: mf.fixed_point("tanh", -1.0), "weight_variance: -1.0 given"),
+    "negative bias": (lambda: mf.chi1("tanh", 1.0, -0.1), "bias_variance: -0.1 given"),
+    "start": (lambda: mf.fixed_point("tanh", 1.0, start=0.0), "start: 0.0 given"),
+    "explodes": (lambda: mf.chi1("relu", 2.5), "signals explode"),
+    "infinite moment": (lambda: mf.fixed_point(lambda x: jnp.exp(x**2), 1.0), "infinite or cannot be computed"),
+    "no critical point": (lambda: mf.critical_weight_variance("relu", 0.1), "no critical point"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    call, message = BAD[name]
+    with pytest.raises(sp.InvalidInput, match=message):
+        call()
+
+
+def test_explosion_is_reported_not_hidden():
+    point = mf.fixed_point("relu", 2.5)
+    assert point.q == np.inf and not point.converged
