@@ -7,11 +7,11 @@ from sigprop.empirical.lsuv import lsuv
 from sigprop.empirical.measure import measure, measure_arrays
 from sigprop.empirical.operator import ntk_operator
 from sigprop.empirical.seeds import monte_carlo_kernel
-from sigprop.empirical.sites import Site
+from sigprop.empirical.sites import Site, sites
 from sigprop.empirical.stream import grouped_keys, streamed
 from sigprop.empirical.weights import parts, weights
 
 __all__ = [
     "Site", "empirical_kernel", "empirical_ntk", "grouped_keys", "linearize", "loss_gradients", "lsuv", "measure", "measure_arrays",
-    "measure_gradients", "monte_carlo_kernel", "ntk_operator", "parts", "streamed", "taylor", "weights",
+    "measure_gradients", "monte_carlo_kernel", "ntk_operator", "parts", "sites", "streamed", "taylor", "weights",
 ]

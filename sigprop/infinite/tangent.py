@@ -95,24 +95,26 @@ def _variance(context: Context, value: Value) -> Any:
 
 
 def derivative(net: Network, moving: Sequence[int], *x: Any) -> Graph:
-    """The flat program ``(params, tangents of the leaves moving, *x) -> (y, dy)``.
+    """The flat program ``(params, tangents of the leaves moving, *x) -> (y, dy)``; leaves of ``x`` are numbered after those of ``params``.
 
     Raises:
         Unsound: where JAX has no forward derivative of the model.
     """
     leaves, tree = jax.tree.flatten(net.abstract_params)
+    every = [*leaves, *jax.tree.leaves(x)]
 
     def both(params: Any, along: Sequence[Any], *inputs: Any) -> Any:
-        given = jax.tree.leaves(params)
+        given, shape = [*jax.tree.leaves(params), *jax.tree.leaves(inputs)], jax.tree.structure(inputs)
 
         def output(changed: Sequence[Any]) -> Any:
-            every = dict(enumerate(given)) | dict(zip(moving, changed, strict=True))
-            return jax.tree.leaves(net.apply(jax.tree.unflatten(tree, [every[k] for k in range(len(given))]), *inputs))[0]
+            values = dict(enumerate(given)) | dict(zip(moving, changed, strict=True))
+            own = [values[k] for k in range(len(given))]
+            return jax.tree.leaves(net.apply(jax.tree.unflatten(tree, own[:len(leaves)]), *jax.tree.unflatten(shape, own[len(leaves):])))[0]
 
         return jax.jvp(output, ([given[k] for k in moving],), (list(along),))
 
     try:
-        return trace(both, net.abstract_params, [leaves[k] for k in moving], *x)
+        return trace(both, net.abstract_params, [every[k] for k in moving], *x)
     except SigpropError:
         raise
     except Exception as error:

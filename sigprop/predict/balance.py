@@ -8,13 +8,16 @@ from math import inf, log10, prod, sqrt
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sigprop.arrays import scaled
-from sigprop.empirical import Site, weights
+from sigprop.empirical import Site, sites, weights
 from sigprop.engine import RULES, Context, Known, Named, Value, interpret, known
+from sigprop.engine.draws import normal
 from sigprop.engine.labels import own_labels
 from sigprop.engine.rules.elementwise import mul
+from sigprop.engine.values import drawn
 from sigprop.errors import Unsound
 from sigprop.infinite.tangent import derivative, tangents
 from sigprop.network import Network, parameters
@@ -31,6 +34,7 @@ class Weight(NamedTuple):
     Attributes:
         site: where ``net.graph(*x)`` uses it; ``part`` numbers those of one parameter in order of use.
         first: whether it meets the inputs themselves, before any other parameter.
+        last: whether no other weight meets what becomes of its output.
         aim: what its output is to have, the variance that is asked for or a share of it.
         ends: how many residual sums it feeds.
     """
@@ -38,6 +42,7 @@ class Weight(NamedTuple):
     site: Site
     part: int
     first: bool
+    last: bool
     aim: float
     ends: int
 
@@ -57,7 +62,9 @@ def found_weights(net: Network, variance: float, growth: float, *x: Any) -> list
     for k, site in enumerate(sites):
         part = seen[site.leaf] = seen.get(site.leaf, -1) + 1
         first = all(use.op.inputs[1 - use.weight] not in beside for use in site.uses)
-        out.append(Weight(site, part, first, variance * (growth / ends.total() if ends[k] else 1.0), ends[k]))
+        after = _dependent(graph, [use.output for use in site.uses])
+        last = not any(use.op.inputs[1 - use.weight] in after for other in sites for use in other.uses)
+        out.append(Weight(site, part, first, last, variance * (growth / ends.total() if ends[k] else 1.0), ends[k]))
     return out
 
 
@@ -80,16 +87,30 @@ def balanced(net: Network, target: str, chosen: Sequence[Weight], *x: Any, rules
     params, _ = parameters(context, net)
     data = [known(a) for a in jax.tree.leaves(x)]
     if target == "forward":
-        balance = _Balance(context, target, chosen, [_Uses(w, {u.output for u in w.site.uses}, set(), set(), None, 0.0) for w in chosen])
+        balance = _Balance(context, target, chosen, [_Uses(w, {u.output for u in w.site.uses}, set(), None, 0.0) for w in chosen])
         interpret(context, net.graph(*x), [*params, *data], after=balance)
         return balance.gains
-    moving = _entries(net, *x)
-    along = tangents(context, net, params, "ntk", [float(k in moving) for k in range(len(params))])
+    along = _perturbation(context, net, params, *x)
     graph = derivative(net, list(along), *x)
-    pairs = _paired(net, graph, list(along), chosen, *x)
+    pairs = _paired(net, graph, len(along), chosen, *x)
     balance = _Balance(context, target, chosen, pairs)
     interpret(context, _together(graph, pairs), [*params, *along.values(), *data], after=balance)
     return balance.gains
+
+
+def _perturbation(context: Context, net: Network, params: Sequence[Value], *x: Any) -> dict[int, Value]:
+    """Where a perturbation starts, by number of the leaf, inputs after parameters.
+
+    Each input times independent noise, which is as large as the input and has no direction in common with it; where inputs are integers
+    a copy of what is looked up.
+    """
+    looked_up = {k for k, group in sites(net.graph(*x), len(params)).items() if group[0].uses[0].kind == "lookup"}
+    found = tangents(context, net, params, "ntk", [float(k in looked_up) for k in range(len(params))])
+    for k, array in enumerate(jax.tree.leaves(x), len(params)):
+        if jnp.issubdtype(jnp.result_type(array), jnp.floating):
+            noise = drawn(context.pool, ("noise", k), np.shape(array), normal(), sign="noise", sites=max(np.ndim(array) - 1, 1))
+            found[k] = mul(context, None, noise, known(array))[0]
+    return found
 
 
 class _Uses(NamedTuple):
@@ -97,7 +118,6 @@ class _Uses(NamedTuple):
 
     Attributes:
         signal: from the signal; ``moved`` from its perturbation.
-        copies: from the perturbation of the weight itself, which is as large as the weight.
         pair: the first that it makes of a perturbation, and that of the signal which is computed beside it.
         entries: of one example's perturbation where it starts, over entries of one example's output.
     """
@@ -105,7 +125,6 @@ class _Uses(NamedTuple):
     weight: Weight
     signal: set[int]
     moved: set[int]
-    copies: set[int]
     pair: tuple[int, int] | None
     entries: float
 
@@ -116,7 +135,7 @@ class _Balance:
     def __init__(self, context: Context, target: str, chosen: Sequence[Weight], uses: Sequence[_Uses]) -> None:
         self.context, self.target, self.uses = context, target, uses
         self.gains = [0.0] * len(chosen)
-        self.owner = {o: k for k, u in enumerate(uses) for o in u.signal | u.moved | u.copies}
+        self.owner = {o: k for k, u in enumerate(uses) for o in u.signal | u.moved}
         self.sizes: list[dict[str, float]] = [{} for _ in chosen]
         self.waiting: list[list[int]] = [[] for _ in chosen]
 
@@ -138,19 +157,19 @@ class _Balance:
         """Note a size, and find the gain when all that it takes are there."""
         uses, sizes = self.uses[k], self.sizes[k]
         kind = "signal" if out in uses.signal else "moved"
-        if out not in uses.copies and kind not in sizes:
+        if kind not in sizes:
             size = log10_variance(self.context, value) if kind == "signal" or isinstance(value, Known) else (
-                _log10(mean_square(self.context, value)))
+                log10_mean(mean_square(self.context, value)))
             if size > -inf:
                 sizes[kind] = 10**size
                 self._check(uses, out)
-        plain = self.target == "forward" or uses.weight.first
+        plain = self.target == "forward" or uses.weight.first or uses.weight.last
         if "signal" in sizes and (plain or "moved" in sizes or not uses.moved):
             self.gains[k] = self._gain(uses, sizes, plain)
 
     def _check(self, uses: _Uses, out: int) -> None:
         """Refuse a product that is used before the perturbation is there that decides about its gain."""
-        if out in uses.signal and uses.pair and out != uses.pair[1] and not uses.weight.first:
+        if out in uses.signal and uses.pair and out != uses.pair[1] and not (uses.weight.first or uses.weight.last):
             raise Unsound("a weight is used on what no perturbation reaches before it is used on what one reaches, so that its gain is not "
                           "known in time; target='forward' needs no perturbation")
 
@@ -177,56 +196,37 @@ def log10_variance(context: Context, value: Value) -> float:
     labels = own_labels(value.node)  # type: ignore[union-attr]
     first = context.query.moment([(value.node, labels)])  # type: ignore[union-attr]
     if not np.any(first.array):
-        return _log10(second)
+        return log10_mean(second)
     centre = float(np.mean(np.square(scaled(np.asarray(first.array, np.float64), first.exponent))))
     left = float(np.mean(second.plain())) - centre
     return log10(left) if left > 0 else -inf
 
 
-def _log10(moment: Named) -> float:
+def log10_mean(moment: Named) -> float:
     size = float(np.mean(np.asarray(moment.array, np.float64)))
     return log10(size) + int(moment.exponent) * log10(2) if size > 0 else -inf
 
 
-def _entries(net: Network, *x: Any) -> set[int]:
-    """Numbers of the random parameters that meet the inputs before any other does: perturbations start there."""
-    graph, params = net.graph(*x), len(net.trainable)
-    behind: dict[int, set[int]] = {v: {k} for k, v in enumerate(graph.inputs[:params])}
-    data, found = set(graph.inputs[params:]), set[int]()
-    mixed: set[int] = set()
-    for op in graph.ops:
-        leaves = set[int]().union(*(behind.get(v, set()) for v in op.inputs))
-        if mixed.intersection(op.inputs) or (leaves and data.intersection(op.inputs)):
-            found |= leaves if not mixed.intersection(op.inputs) else set()
-            mixed.update(op.outputs)
-        elif data.intersection(op.inputs):
-            data.update(op.outputs)
-        elif leaves:
-            behind.update((o, leaves) for o in op.outputs)
-    return {k for k in found if net.trainable[k] and net.random[k]}
-
-
-def _paired(net: Network, graph: Graph, moving: Sequence[int], chosen: Sequence[Weight], *x: Any) -> list[_Uses]:
+def _paired(net: Network, graph: Graph, moving: int, chosen: Sequence[Weight], *x: Any) -> list[_Uses]:
     """What each weight makes of the signal and of its perturbation, in the program with the derivative."""
     params, batch = len(net.trainable), jax.tree.leaves(x)[0].shape[0]
-    perturbed = _dependent(graph, graph.inputs[params:params + len(moving)])
-    made, copied = _by_key(weights(graph, params)), _by_key(weights(graph, params + len(moving)))
-    number = {leaf: params + k for k, leaf in enumerate(moving)}
-    starts = [prod(graph.avals[u.output].shape) / batch for (leaf, _), site in copied.items() if leaf >= params for u in site.uses]
-    start = float(np.mean(starts)) if starts else 1.0
+    perturbed = _dependent(graph, graph.inputs[params:params + moving])
+    made = _by_key(weights(graph, params))
+    shapes = net.graph(*x).avals
+    starts = [prod(shapes[w.site.uses[0].output].shape) for w in chosen if w.first] or [prod(shapes[chosen[0].site.uses[0].output].shape)]
+    start = float(np.mean(starts)) / batch
     maker = {o: k for k, op in enumerate(graph.ops) for o in op.outputs}
     out = []
     for weight in chosen:
         outputs = {u.output: u.op.inputs[1 - u.weight] in perturbed for u in made[weight.key].uses}
         signal, moved = ({o for o, yes in outputs.items() if yes is kind} for kind in (False, True))
-        copy = copied.get((number.get(weight.site.leaf, -1), weight.part))
         size = prod(graph.avals[next(iter(signal))].shape) / batch
         pair = None
         if moved:
             last = min(moved, key=lambda o: maker[o])
             behind = _behind(graph, last)
             pair = next(((last, o) for o in sorted(signal, key=lambda o: maker[o]) if o not in behind), None)
-        out.append(_Uses(weight, signal, moved, {u.output for u in copy.uses} if copy else set(), pair, start / size))
+        out.append(_Uses(weight, signal, moved, pair, start / size))
     return out
 
 
@@ -272,4 +272,4 @@ def _together(graph: Graph, pairs: Sequence[_Uses]) -> Graph:
     return replace(graph, ops=tuple(graph.ops[k] for k in order))
 
 
-__all__ = ["TARGETS", "Weight", "balanced", "found_weights", "log10_variance"]
+__all__ = ["TARGETS", "Weight", "balanced", "found_weights", "log10_mean", "log10_variance"]

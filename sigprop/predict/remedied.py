@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import log10, prod, sqrt
+from math import prod, sqrt
 from typing import Any
 
 import jax
@@ -14,12 +14,13 @@ import numpy as np
 import xarray as xr
 
 from sigprop.empirical import Site, grouped_keys, streamed
-from sigprop.engine import RULES
-from sigprop.errors import InvalidInput
+from sigprop.engine import RULES, Named
+from sigprop.errors import SigpropError
 from sigprop.init import Initializer, Normal, Orthogonal, TruncatedNormal, Uniform
 from sigprop.network import Law, Laws, Network
 from sigprop.network.law import aligned
-from sigprop.predict.balance import log10_variance
+from sigprop.predict.balance import log10_mean, log10_variance
+from sigprop.predict.gradients import gradients
 from sigprop.predict.signal import interpretation, propagate
 from sigprop.tracing import evaluate
 
@@ -99,14 +100,15 @@ class Remedy:
 
     @cached_property
     def gradients(self) -> dict[str, tuple[float, float]]:
-        """Predicted log10 E[g²] at the output of each weight before and after, as in :func:`sigprop.propagate`; NaN where it is not known."""
+        """Predicted log10 E[g²] at the output of each weight, before and after, as in :func:`sigprop.propagate`; NaN where not known."""
         rows = {row.value: row for row in self.net.rows(*self.x)}
         modules = {row.path: row for row in rows.values() if row.path}
         paths = {o: op.path for op in self.net.graph(*self.x).ops for o in op.outputs}
+        found = [_log10_gradients(net, *self.x) for net in (self.net, self.network)]
         out = {}
         for layer in self.layers:
             row = rows.get(layer.value) or modules.get(paths[layer.value])
-            known = [float(d.log10_grad_variance.sel(node=row.name)) if row else np.nan for d in (self.before, self.after)]
+            known = [each.get(row.name, np.nan) if row else np.nan for each in found]
             out[layer.name] = (known[0], known[1])
         return out
 
@@ -169,6 +171,16 @@ def output_variances(net: Network, found: Sequence[Site], *x: Any, rules: Mappin
         sizes.append(size)
         places.append(place)
     return sizes, places
+
+
+def _log10_gradients(net: Network, *x: Any) -> dict[str, float]:
+    """Of each row whose gradient is known."""
+    found = interpretation(net, *x)
+    try:
+        rows = gradients(found.context, net, found.params, *x).rows
+    except SigpropError:
+        return {}
+    return {name: log10_mean(moment) for name, moment in rows.items() if isinstance(moment, Named)}
 
 
 def _initializer(law: Law, shape: tuple[int, ...]) -> Initializer | None:
