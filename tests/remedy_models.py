@@ -54,7 +54,7 @@ def unet(rngs, widths=(16, 32, 64, 64)):
 
 
 def tanh(rngs, depth=100, width=64):
-    return nn.MLP([64] + [width] * (depth - 1) + [10], act=jnp.tanh, kernel_init=sp.init.lecun(), rngs=rngs)
+    return nn.MLP([64] + [width] * (depth - 1) + [10], act=jnp.tanh, kernel_init=sp.init.he(), rngs=rngs)
 
 
 def autoencoder(rngs, width=64):
@@ -79,12 +79,13 @@ def entropy(y, t):
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its inputs and targets, the loss, and the target of its remedy; ``chance`` is the loss of the best constant output."""
+    """A model, its inputs and targets, the loss, the optimizer, and the target of its remedy; ``chance`` is the loss of the best constant output."""
 
     model: Callable[..., Any]
     x: np.ndarray
     y: np.ndarray
     loss: Callable[..., Any]
+    optimizer: optax.GradientTransformation
     target: str = "forward"
 
     @property
@@ -96,28 +97,32 @@ class Case:
 
 
 CASES = {
-    "U-Net, LeCun": Case(unet, NOISY, IMAGES, square),
-    "tanh, 100 layers, LeCun": Case(tanh, PIXELS, LABELS, entropy, "critical"),
-    "autoencoder, 40 layers, N(0, 0.01²)": Case(autoencoder, PIXELS, PIXELS, square),
-    "ResNet without norm, He": Case(resnet, IMAGES, LABELS, entropy),
-    "post-norm transformer, Xavier": Case(transformer, ROWS, LABELS, entropy),
+    "U-Net, LeCun": Case(unet, NOISY, IMAGES, square, optax.sgd(1e-2, momentum=0.9)),
+    "tanh, 100 layers, He": Case(tanh, PIXELS, LABELS, entropy, optax.sgd(1e-3, momentum=0.9), "critical"),
+    "autoencoder, 40 layers, N(0, 0.01²)": Case(autoencoder, PIXELS, PIXELS, square, optax.adam(1e-3)),
+    "ResNet without norm, He": Case(resnet, IMAGES, LABELS, entropy, optax.sgd(1e-2, momentum=0.9)),
+    "post-norm transformer, Xavier": Case(transformer, ROWS, LABELS, entropy, optax.adam(1e-3)),
 }
 
 
-def train(net, case, params, optimizer, steps, batch=64, seed=0):
-    """Losses of ``steps`` minibatches, and the loss on all examples at the end; a run that diverges stays at infinity."""
+def train(net, case, params, steps, batch=64, seed=0, after=lambda: None):
+    """Losses of ``steps`` minibatches, and the last on the first 512 examples; infinite where a run diverges."""
     inputs, targets = jnp.asarray(case.x), jnp.asarray(case.y)
 
     def loss(p, x, y):
         return case.loss(net.apply(p, x), y)
 
-    def move(carry, indices):
-        p, state = carry
-        found, grads = jax.value_and_grad(loss, allow_int=True)(p, inputs[indices], targets[indices])
-        updates, state = optimizer.update(grads, state, p)
-        return (optax.apply_updates(p, updates), state), found
+    @jax.jit
+    def step(p, state, x, y):
+        found, grads = jax.value_and_grad(loss, allow_int=True)(p, x, y)
+        updates, state = case.optimizer.update(grads, state, p)
+        return optax.apply_updates(p, updates), state, found
 
-    order = jax.random.randint(jax.random.key(seed), (steps, batch), 0, len(case.x))
-    (params, _), losses = jax.jit(lambda p: jax.lax.scan(move, (p, optimizer.init(p)), order))(params)
-    final = jax.jit(loss)(params, inputs[:512], targets[:512])
-    return np.nan_to_num(np.asarray(losses), nan=np.inf), float(np.nan_to_num(final, nan=np.inf))
+    rng, state, losses = np.random.default_rng(seed), case.optimizer.init(params), []
+    for _ in range(steps):
+        chosen = rng.integers(len(case.x), size=batch)
+        params, state, found = step(params, state, inputs[chosen], targets[chosen])
+        losses.append(float(found))
+        after()
+    losses.append(float(jax.jit(loss)(params, inputs[:512], targets[:512])))
+    return np.nan_to_num(losses, nan=np.inf)

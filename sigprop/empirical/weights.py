@@ -31,7 +31,7 @@ def weights(graph: Graph, params: int) -> list[Site]:
 
 
 def parts(graph: Graph, found: Sequence[Site], leaves: Sequence[Any]) -> list[Any]:
-    """The entries of its parameter that each weight is made of: all, ``True``, or those of one layer of a stack, a mask like it."""
+    """The entries of its parameter that each weight is made of: ``True`` for all, or a mask for those of one layer of a stack."""
     def operand(site: Site, leaf: Any) -> Any:
         use = site.uses[0]
         given = [leaf if k == site.leaf else value for k, value in enumerate(leaves)]

@@ -108,7 +108,7 @@ def _perturbation(context: Context, net: Network, params: Sequence[Value], *x: A
     found = tangents(context, net, params, "ntk", [float(k in looked_up) for k in range(len(params))])
     for k, array in enumerate(jax.tree.leaves(x), len(params)):
         if jnp.issubdtype(jnp.result_type(array), jnp.floating):
-            noise = drawn(context.pool, ("noise", k), np.shape(array), normal(), sign="noise", sites=np.ndim(array))
+            noise = drawn(context.pool, ("noise", k), np.shape(array), normal(), sign="noise", sites=max(np.ndim(array) - 1, 1))
             found[k] = mul(context, None, noise, known(array))[0]
     return found
 

@@ -100,7 +100,7 @@ class Remedy:
 
     @cached_property
     def gradients(self) -> dict[str, tuple[float, float]]:
-        """Predicted log10 E[g²] at the output of each weight before and after, as in :func:`sigprop.propagate`; NaN if unknown."""
+        """Predicted log10 E[g²] at the output of each weight, before and after, as in :func:`sigprop.propagate`; NaN where not known."""
         rows = {row.value: row for row in self.net.rows(*self.x)}
         modules = {row.path: row for row in rows.values() if row.path}
         paths = {o: op.path for op in self.net.graph(*self.x).ops for o in op.outputs}

@@ -35,8 +35,8 @@ def remedy(net: Network, *x: Any, target: str = "forward", variance: float = 1.0
       layer sigma_w² E[f'(z)²] = 1 (Poole et al. 2016; Schoenholz et al. 2017, equation 8), here at the variance that the signal
       has rather than at a fixed point, and whatever lies between two weights. It starts as noise on each input, as large as the input and
       independent of all others, or as an independent copy of what integers look up in an embedding.
-    - ``"backward"``: the same for its sum of squares over units, sites included, in place of their mean: the Frobenius norm of a Jacobian
-      is that of its transpose, so that E[g²] of the gradients is the same at the output of each weight of a chain (He et al. 2015, section
+    - ``"backward"``: the same for its sum of squares over units, sites included, in place of their mean: the Frobenius norm of a
+      Jacobian is that of its transpose, so that E[g²] of the gradients is the same at the output of each weight of a chain (He et al. 2015, section
       2.2), exactly so where examples are equally large.
     - ``"mean"``: the geometric mean of the gains of ``"forward"`` and ``"backward"``, which for linear layers has variance
       1/sqrt(fan-in fan-out), close to :func:`sigprop.init.xavier`.
@@ -80,8 +80,8 @@ def remedy(net: Network, *x: Any, target: str = "forward", variance: float = 1.0
     kept = [keep] if isinstance(keep, str) else list(keep)
     for path in kept:
         if path not in paths:
-            every = [*dict.fromkeys(paths[w.site.leaf] for w in found)]
-            raise InvalidInput(f"keep: there is no parameter {path!r}; the weights are {every}")
+            names = [*dict.fromkeys(paths[w.site.leaf] for w in found)]
+            raise InvalidInput(f"keep: there is no parameter {path!r}; the weights are {names}")
     chosen = [w for w in found if paths[w.site.leaf] not in kept]
     if not chosen:
         raise InvalidInput(f"net: no weight of {net.name} is multiplied with the signal directly{' and is not kept' if found else ''}, so "
@@ -119,7 +119,7 @@ def _check_gains(net: Network, target: str, found: Sequence[tuple[str, float]]) 
     path, gain = next(iter(bad.items()))
     law = dict(net.laws)[path]
     if gain:
-        why = (f"no perturbation of the first weights passes it, so that target={target!r} sets no gain: what comes before is not "
+        why = (f"no perturbation of the inputs passes on to it, so that target={target!r} sets no gain: what comes before is not "
                "differentiable or constant")
     elif not np.any(law.variance):
         start = "0" if not np.any(law.mean) else "a constant"
