@@ -79,7 +79,7 @@ def entropy(y, t):
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its inputs and targets, the loss, the optimizer, and the target of its remedy; ``chance`` is the loss of the best constant output."""
+    """A model, its inputs and targets, the loss, the optimizer, and the target of its remedy; ``chance`` is that of a constant output."""
 
     model: Callable[..., Any]
     x: np.ndarray

@@ -107,7 +107,7 @@ class Remedy:
         found = [_log10_gradients(net, *self.x) for net in (self.net, self.network)]
         out = {}
         for layer in self.layers:
-            row = rows.get(layer.value) or modules.get(paths[layer.value])
+            row = rows.get(layer.value) or modules.get(paths[layer.value].removeprefix(f"{self.net.root}/"))
             known = [each.get(row.name, np.nan) if row else np.nan for each in found]
             out[layer.name] = (known[0], known[1])
         return out

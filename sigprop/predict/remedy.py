@@ -36,8 +36,8 @@ def remedy(net: Network, *x: Any, target: str = "forward", variance: float = 1.0
       has rather than at a fixed point, and whatever lies between two weights. It starts as noise on each input, as large as the input and
       independent of all others, or as an independent copy of what integers look up in an embedding.
     - ``"backward"``: the same for its sum of squares over units, sites included, in place of their mean: the Frobenius norm of a
-      Jacobian is that of its transpose, so that E[g²] of the gradients is the same at the output of each weight of a chain (He et al. 2015, section
-      2.2), exactly so where examples are equally large.
+      Jacobian is that of its transpose, so that E[g²] of the gradients is the same at the output of each weight of a chain (He et al.
+      2015, section 2.2), exactly so where examples are equally large.
     - ``"mean"``: the geometric mean of the gains of ``"forward"`` and ``"backward"``, which for linear layers has variance
       1/sqrt(fan-in fan-out), close to :func:`sigprop.init.xavier`.
 
