@@ -259,7 +259,7 @@ def self_averaging(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims:
     pair = query.moment([(node, sides[0]), (node, sides[1])])
     square = multiply([mean, mean])
     gap = add([pair, square._replace(array=-square.array)])
-    noise = 5 * (pair.note.error + 2 * mean.note.error) * first
+    noise = (pair.note.error + 2 * mean.note.error) * first  # to be taken for random by mistake costs time, for constant a wrong answer
     spread = float(np.sqrt(max(np.max(np.abs(gap.plain()), initial=0.0) - noise, 0.0) / first))
     return spread if spread > 1e-6 else 0.0
 

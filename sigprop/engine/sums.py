@@ -183,7 +183,10 @@ def _exchanged(pool: Pool, node: Sum, index: Sequence[int], summed: tuple[Dim, .
                   else count + w - len(node.dims) for w in where)
     middle = (*dims, *node.summed)
     body = build_sum(pool, (inner, moved), summed, middle)
-    return build_sum(pool, whole(body), node.summed, dims)
+    made = build_sum(pool, whole(body), node.summed, dims)
+    if common and not node.unweighted:
+        pool.means.weigh(made)
+    return made
 
 
 def _beneath(pool: Pool, node: Take, index: Sequence[int], summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
