@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sigprop.arrays import concrete, host, namespace
+from sigprop.arrays import concrete, host, namespace, same_array
 from sigprop.engine import parity
 from sigprop.engine.draws import Draw
 from sigprop.engine.elementwise import is_variable, variables
@@ -35,7 +35,6 @@ from sigprop.engine.nodes import (
     joint_tails,
     opened,
     placed,
-    same_array,
     whole,
 )
 from sigprop.engine.parity import Parity, Slice

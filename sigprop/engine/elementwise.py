@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sigprop.arrays import concrete
+from sigprop.arrays import concrete, same_array
 from sigprop.engine.labels import AnyLabel, Named, aligned
-from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul, Node, Occurrence, Take, same_array
+from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul, Node, Occurrence, Take
 from sigprop.gaussian import IDENTITY, Function
 
 Variable = tuple[Node, tuple[AnyLabel, ...]]

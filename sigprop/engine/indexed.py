@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sigprop.engine.nodes import Add, Const, Map, Mul, Node, Take, same_array
+from sigprop.arrays import same_array
+from sigprop.engine.nodes import Add, Const, Map, Mul, Node, Take
 
 if TYPE_CHECKING:
     from sigprop.engine.build import Pool

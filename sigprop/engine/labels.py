@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import opt_einsum
 
-from sigprop.arrays import concrete, namespace, power, scaled
+from sigprop.arrays import concrete, namespace, power, same_array, scaled
 from sigprop.engine.groups import connected
-from sigprop.engine.nodes import Node, same_array
+from sigprop.engine.nodes import Node
 from sigprop.errors import Unsound
 from sigprop.types import EXACT, Note
 

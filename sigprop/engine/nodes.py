@@ -16,8 +16,6 @@ from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
 from sigprop.engine.draws import Draw
 from sigprop.engine.parity import Parity, indexed_dims
 from sigprop.types import Note
@@ -204,13 +202,6 @@ def opened(child: Occurrence) -> list[Occurrence]:
     """All factors of a product, products among them opened."""
     node, index = child
     return [f for c in placed(node.children, index) for f in opened(c)] if isinstance(node, Mul) else [child]
-
-
-def same_array(array: Any) -> Any:
-    """Key under which equal arrays are one: value for host arrays, identity for traced ones."""
-    if isinstance(array, np.ndarray | np.generic):
-        return ("host", array.shape, str(array.dtype), np.asarray(array).tobytes())
-    return ("traced", id(array))
 
 
 def parameter_only(node: Node) -> bool:

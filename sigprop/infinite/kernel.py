@@ -18,6 +18,7 @@ from sigprop.engine.values import labelled
 from sigprop.errors import InvalidInput, SigpropError, Unsound
 from sigprop.infinite.tangent import PARAMETERIZATIONS, by_path, derivative, leaf_of, rates, tangents
 from sigprop.network import Network, check_inputs, check_pair, parameters
+from sigprop.tracing import rolled
 from sigprop.types import EXACT, METHODS, Kernel, Note
 
 _SHIFT = 1000  # between the labels of one output and of the other
@@ -62,6 +63,10 @@ def infinite_kernel(net: Network, parameterization: str = "standard", learning_r
         check_inputs((x1,) if x2 is None else (x1, x2))
         if x2 is not None:
             check_pair(x1, x2)
+        traced = not all(map(concrete, jax.tree.leaves((x1, x2))))
+        return (rolled(compute) if traced else compute)(x1, x2)
+
+    def compute(x1: Any, x2: Any) -> Kernel:
         context = Context(rules)
         params, _ = parameters(context, net)
         along = tangents(context, net, params, parameterization, factors) if ntk else {}

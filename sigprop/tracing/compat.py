@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,12 @@ def name_stack(equation: Any) -> str:
     return "/".join(p for p in parts if p and "(" not in p and ")" not in p)
 
 
+def part_of(jaxpr: Any, equations: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[..., Sequence[Any]]:
+    """Some equations of a program as a function of arrays."""
+    part = Jaxpr((), list(inputs), list(outputs), list(equations), debug_info=jaxpr.debug_info.with_unknown_names())
+    return jaxpr_as_fun(ClosedJaxpr(part, ()))
+
+
 @contextmanager
 def counting() -> Iterator[list[tuple[tuple[int, ...], tuple[float, float]]]]:
     """Shapes for which ``jax.nn.initializers.variance_scaling`` was called meanwhile, with the fan-in and fan-out that it counted.
@@ -64,4 +70,5 @@ def counting() -> Iterator[list[tuple[tuple[int, ...], tuple[float, float]]]]:
         initializers._compute_fans = original
 
 
-__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Primitive", "counting", "jaxpr_as_fun", "library_call", "name_stack", "user_source"]
+__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Primitive", "counting", "jaxpr_as_fun", "library_call", "name_stack", "part_of",
+           "user_source"]
