@@ -13,12 +13,8 @@ from sigprop.engine import Context, Field, Known, Named, Unknown, Value, interpr
 from sigprop.engine.draws import normal
 from sigprop.engine.labels import aligned, contract, own_labels
 from sigprop.engine.values import drawn, labelled, settle
-from sigprop.errors import SigpropError, Unsound
+from sigprop.errors import SigpropError
 from sigprop.network import Network, backward_graph
-
-
-_NOWHERE = Unknown(Unsound("no such row"), ())
-
 
 class Gradients(NamedTuple):
     """Mean over entries of E[g²], with its exponent and its note, or the error that it ends in.
@@ -46,10 +42,11 @@ def gradients(context: Context, net: Network, params: Sequence[Value], *x: Any, 
     A ``MissingRule`` or ``Unsound`` is kept with what it concerns: where gradient independence fails, what lies before is not known.
     """
     rows, leaves = gradient_values(context, net, params, *x, cotangent=cotangent)
-    averages = ({name: _tried(context, value) for name, value in found.items()} for found in (rows, leaves))
+    by_row, by_leaf = ({name: _tried(context, value) for name, value in found.items()} for found in (rows, leaves))
     batch = jax.tree.leaves(x)[0].shape[0]
-    places = {name: axes for name, axes in (sites or {}).items() if not isinstance(rows.get(name, _NOWHERE), Unknown)}
-    return Gradients(*averages, {name: site_squares(context, rows[name], batch, axes) for name, axes in places.items()})
+    maps = {name: site_squares(context, rows[name], batch, axes) for name, axes in (sites or {}).items()
+            if isinstance(by_row.get(name), Named)}
+    return Gradients(by_row, by_leaf, maps)
 
 
 def gradient_values(context: Context, net: Network, params: Sequence[Value], *x: Any,
@@ -95,12 +92,17 @@ def mean_square(context: Context, value: Value) -> Named:
     return total._replace(array=total.array / np.prod([d.size for d in value.node.dims], dtype=float))
 
 
-def site_squares(context: Context, value: Known | Field, batch: int, axes: Sequence[int]) -> Any:
+def site_squares(context: Context, value: Value, batch: int, axes: Sequence[int]) -> Any:
     """E[value²] by example and by site, ``[batch, *sites]``, averaged over the axes that are neither.
 
     Args:
         axes: those of the sites; where the first axis is none of them and as long as ``batch``, it is that of the examples.
+
+    Raises:
+        MissingRule, Unsound: where it is not known.
     """
+    if isinstance(value, Unknown):
+        raise value.reason
     kept = [*([0] if value.shape[0] == batch and 0 not in axes else []), *axes]
     if isinstance(value, Known):
         xp = namespace(value.array)

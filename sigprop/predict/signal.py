@@ -64,7 +64,7 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
         they are not asked for or cannot be predicted, for the reason given in ``attrs["gradients"]``.
         ``site_grad_variance:NODE`` ``(input, axes)``, where they are known, is E[g²] by site;
         ``parameter_grad_variance`` and ``parameter_grad_error`` ``(parameter)``, those with respect to the entries of each trained
-        parameter.
+        parameter, NaN for the reason in ``attrs["parameter_gradients"]``.
 
     Raises:
         InvalidInput: for unusable inputs.
@@ -93,7 +93,8 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
     maps = {f"site_variance:{row.name}": _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
     maps |= {f"site_grad_variance:{name}": grads.sites[name] for name in sites if name in grads.sites}
     coords = {"probability": list(PROBABILITIES), "parameter": list(grads.parameters)}
-    return node_dataset(rows, data, maps, coords, {"gradients": reason})
+    unknown = next((str(g) for g in grads.parameters.values() if isinstance(g, SigpropError)), "")
+    return node_dataset(rows, data, maps, coords, {"gradients": reason, "parameter_gradients": unknown})
 
 
 def _missing(net: Network, rows: Sequence[Row], reason: SigpropError) -> Gradients:
@@ -112,16 +113,16 @@ def _backward(found: Interpretation, net: Network, x: tuple[Any, ...], sites: di
     found_rows = {row.name: made.rows.get(row.name, inside) for row in rows}
     made = made._replace(rows=found_rows)
     if exact_only:
-        made = Gradients(*({name: _exact(name, g) for name, g in some.items()} for some in made[:2]), made.sites)
-        made = made._replace(sites={name: a for name, a in made.sites.items() if isinstance(made.rows[name], Named)})
+        by_row, by_leaf = ({name: _exact(name, g) for name, g in some.items()} for some in (made.rows, made.parameters))
+        made = Gradients(by_row, by_leaf, {name: a for name, a in made.sites.items() if isinstance(by_row[name], Named)})
     reason = next((str(g) for g in made.rows.values() if isinstance(g, SigpropError) and g is not inside), "")
     return made, reason
 
 
 def _columns(dim: str, name: str, found: Sequence[Named | SigpropError], log10: str = "") -> dict[str, Any]:
     """E[g²] and its error, and its decimal logarithm under the name ``log10``; NaN where it is not known."""
-    triples = [(np.nan, np.nan, np.nan) if isinstance(g, SigpropError) else (g.plain(), g.plain() * g.note.error, _log10(g.array, g.exponent))
-               for g in found]
+    triples = [(np.nan, np.nan, np.nan) if isinstance(g, SigpropError) else
+               (g.plain(), g.plain() * g.note.error, _log10(g.array, g.exponent)) for g in found]
     names = (f"{name}_variance", f"{name}_error", log10)
     columns = [_stacked(column) for column in zip(*triples, strict=True)] or [np.zeros(0)] * 3
     return {key: (dim, column) for key, column in zip(names, columns, strict=True) if key}

@@ -16,7 +16,8 @@ import xarray as xr
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sigprop import nn, predict as predicted
+from sigprop import nn
+from sigprop import predict as predicted
 from sigprop.init.checks import check_number, check_whole
 from sigprop.init.independent import Normal
 from sigprop.network import Network, network

@@ -29,7 +29,7 @@ class Study(Base):
     Attributes:
         depth: number of dense layers, even: half of them encode. ReLU follows all but the last.
         width: of the first hidden layer; the encoder's widths fall geometrically from it to the bottleneck.
-        bottleneck: width of the code.
+        bottleneck: width of the code; fewer than 8 units are sampled, which takes minutes where several layers have so few.
     """
 
     depth: int = 40

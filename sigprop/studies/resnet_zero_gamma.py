@@ -20,7 +20,7 @@ from sigprop.inputs import load
 from sigprop.network import Network, network
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import initializer, measure, predict, unit_inputs
-from sigprop.studies.training import trained
+from sigprop.studies.training import digit_labels, trained
 
 _STARTS = ("gamma", "skip_init", "rezero", "fixup", "layer_scale", "plain")
 
@@ -84,9 +84,7 @@ def train(study: Study, steps: int = 200, learning_rate: float = 1e-3, batch_siz
     Raises:
         MissingDependency: where optax or scikit-learn is not installed.
     """
-    from sklearn.datasets import load_digits
-
-    images, labels = load("digits", 1797, (8, 8, 1), 2), load_digits().target.astype(np.int32)
+    images, labels = load("digits", 1797, (8, 8, 1), 2), digit_labels()
 
     def entropy(y: Any, t: Any) -> Any:
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(y), t[:, None], -1))

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
-from sigprop import empirical, nn, predict as predicted
+from sigprop import empirical, nn
+from sigprop import predict as predicted
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
 from sigprop.init.fans import PLAIN, Fans

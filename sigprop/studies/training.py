@@ -49,14 +49,14 @@ def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: 
     still = {k: leaf for k, (leaf, moves) in enumerate(zip(leaves, net.trainable, strict=True)) if not moves}
     moving = {k: leaf for k, leaf in enumerate(leaves) if k not in still}
 
-    def error(some: dict[int, Any], inputs: list[Any], wanted: Any) -> Any:
+    def cost(some: dict[int, Any], inputs: list[Any], wanted: Any) -> Any:
         every = {**still, **some}
         return loss(net.apply(jax.tree.unflatten(tree, [every[k] for k in range(len(leaves))]), *inputs), wanted)
 
     def step(state: Any, k: Any) -> Any:
         some, moments = state
         chosen = jax.random.choice(jax.random.fold_in(k, 1), len(targets), (batch_size,), replace=False)
-        found, gradient = jax.value_and_grad(error)(some, [jnp.asarray(a)[chosen] for a in x], jnp.asarray(targets)[chosen])
+        found, gradient = jax.value_and_grad(cost)(some, [jnp.asarray(a)[chosen] for a in x], jnp.asarray(targets)[chosen])
         rms = [jnp.sqrt(jnp.mean(jnp.square(some[paths.index(path)]))) for path in watched]
         updates, moments = optimizer.update(gradient, moments, some)
         return (optax.apply_updates(some, updates), moments), (found, jnp.asarray(rms))
@@ -66,3 +66,17 @@ def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: 
     return xr.Dataset({"loss": ("step", np.nan_to_num(np.asarray(losses, np.float64), nan=np.inf)),
                        "rms": (("step", "parameter"), np.asarray(sizes, np.float64).reshape(steps, len(watched)))},
                       {"step": np.arange(steps), "parameter": watched})
+
+
+def digit_labels() -> np.ndarray:
+    """Which digit each of scikit-learn's images shows, int32 ``[1797]``.
+
+    Raises:
+        MissingDependency: where scikit-learn is not installed.
+    """
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise MissingDependency("digits need scikit-learn: pip install 'sigprop[studies]'") from error
+    found: Any = datasets.load_digits()
+    return np.asarray(found.target, np.int32)

@@ -58,7 +58,8 @@ class Study(Base):
                        train=self.kind == "spectral")
 
     def nodes(self) -> list[str]:
-        return [f"layers/{k}" for k in range(self.depth)]
+        inner = "/layer_instance" if self.kind == "spectral" else ""
+        return [f"layers/{k}{inner}" for k in range(self.depth)]
 
 
 def _spectral(in_features: int, out_features: int, *, kernel_init: Init, bias_init: Init, rngs: nnx.Rngs) -> nnx.SpectralNorm:
