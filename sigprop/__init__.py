@@ -28,3 +28,7 @@ def __getattr__(name: str) -> Any:
     if name in ("nn", "studies"):
         return import_module(f"sigprop.{name}")
     raise AttributeError(f"module 'sigprop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

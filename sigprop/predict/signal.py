@@ -121,8 +121,9 @@ def _backward(found: Interpretation, net: Network, x: tuple[Any, ...], sites: di
 
 def _columns(dim: str, name: str, found: Sequence[Named | SigpropError], log10: str = "") -> dict[str, Any]:
     """E[g²] and its error, and its decimal logarithm under the name ``log10``; NaN where it is not known."""
+    known = [g if isinstance(g, SigpropError) else g._replace(array=namespace(g.array).maximum(g.array, 0.0)) for g in found]
     triples = [(np.nan, np.nan, np.nan) if isinstance(g, SigpropError) else
-               (g.plain(), g.plain() * g.note.error, _log10(g.array, g.exponent)) for g in found]
+               (g.plain(), g.plain() * g.note.error, _log10(g.array, g.exponent)) for g in known]
     names = (f"{name}_variance", f"{name}_error", log10)
     columns = [_stacked(column) for column in zip(*triples, strict=True)] or [np.zeros(0)] * 3
     return {key: (dim, column) for key, column in zip(names, columns, strict=True) if key}

@@ -34,12 +34,12 @@ class Study(Base):
     """
 
     growth: int = 12
-    layers: int = 4
+    layers: int = 3
     norm: bool = True
     batch_statistics: bool = True
     size: int = 4
     padding: str = "CIRCULAR"
-    examples: int = 8
+    examples: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -55,24 +55,27 @@ class Study:
         raise NotImplementedError
 
 
-def predict(study: Study) -> xr.Dataset:
+def predict(study: Study, backward: bool = True) -> xr.Dataset:
     """The rows of :func:`sigprop.propagate` that ``study`` is about: forward and backward variance, also by pixel and by parameter.
+
+    Args:
+        backward: whether to predict gradients, which takes minutes through normalizations on the statistics of the batch.
 
     Raises:
         MissingRule, Unsound: where the network cannot be predicted, naming the line.
     """
     net = study.network()
-    return picked(predicted.propagate(net, *net.example), study.nodes())
+    return picked(predicted.propagate(net, *net.example, backward=backward), study.nodes())
 
 
-def measure(study: Study, seeds: int = 64, key: Any = None) -> xr.Dataset:
+def measure(study: Study, seeds: int = 64, key: Any = None, backward: bool = True) -> xr.Dataset:
     """The same rows of :func:`sigprop.measure`, over ``seeds`` draws of the parameters, with ``*_stderr`` beside each variable.
 
     Raises:
         InvalidInput: for fewer than eight seeds.
     """
     net = study.network()
-    return picked(empirical.measure(net, *net.example, seeds=seeds, key=key), study.nodes())
+    return picked(empirical.measure(net, *net.example, seeds=seeds, key=key, backward=backward), study.nodes())
 
 
 def picked(found: xr.Dataset, nodes: Sequence[str]) -> xr.Dataset:
@@ -98,7 +101,7 @@ def unit_inputs(shape: Sequence[int], seed: int, similarity: float = 0.0) -> np.
     """Random float32 vectors along the last axis, whose mean square is exactly 1.
 
     Args:
-        similarity: correlation of each with one vector that all share, squared: the mean cosine of two of them in many channels.
+        similarity: share of a vector that all have in common: the mean cosine of two of them in many channels.
     """
     rng = np.random.default_rng(seed)
     common, own = rng.standard_normal(shape[-1]), rng.standard_normal(shape)
