@@ -16,8 +16,16 @@ from harness import Sample, agree
 
 import sigprop as sp
 from sigprop import studies
-from sigprop.studies import attention_entropy, deep_autoencoder, densenet_bn, depthwise_conv, pointwise_conv, resnet_zero_gamma
-from sigprop.studies import transposed_conv, weight_norm
+from sigprop.studies import (
+    attention_entropy,
+    deep_autoencoder,
+    densenet_bn,
+    depthwise_conv,
+    pointwise_conv,
+    resnet_zero_gamma,
+    transposed_conv,
+    weight_norm,
+)
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 FLAT = 2e-6
@@ -26,7 +34,8 @@ forward = partial(studies.study.predict, backward=False)
 
 
 def test_the_package_is_imported_when_used():
-    assert sp.studies is studies and all(hasattr(getattr(studies, name), f) for name in studies.__all__ for f in ("Study", "predict", "measure"))
+    assert sp.studies is studies
+    assert all(hasattr(getattr(studies, name), f) for name in studies.__all__ for f in ("Study", "predict", "measure"))
 
 
 POINTWISE = {  # E[z²] of both layers from C to C and to 64 channels
@@ -38,9 +47,10 @@ POINTWISE = {  # E[z²] of both layers from C to C and to 64 channels
 @pytest.mark.parametrize("channels", [3, 2048])
 @pytest.mark.parametrize("init", POINTWISE, ids=str)
 def test_pointwise(init, channels):
-    """At 3 channels ReLU still halves E[z²], by the symmetry of the weights."""
-    found = forward(pointwise_conv.Study(init=init, channels=channels, examples=1))
-    np.testing.assert_allclose(found.second_moment, POINTWISE[init](channels), rtol=FLAT)
+    """At 3 channels ReLU still halves E[z²], by the symmetry of the weights; so few are sampled, with the error that is stated."""
+    found, expected = forward(pointwise_conv.Study(init=init, channels=channels, examples=1)), np.array(POINTWISE[init](channels))
+    assert (np.abs(found.second_moment - expected) < FLAT * expected + 3 * found.error).all()
+    assert (found.error < 2e-3 * expected).all()
 
 
 DEPTHWISE = {
@@ -49,7 +59,7 @@ DEPTHWISE = {
 }
 
 
-@pytest.mark.parametrize(("k", "channels"), [(3, 8), (2, 48)])
+@pytest.mark.parametrize(("k", "channels"), [(3, 8), (4, 48)])
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise(name, k, channels):
     """The number of channels does not matter where all pixels have k² taps."""
@@ -63,8 +73,7 @@ def test_depthwise(name, k, channels):
 def test_padding_takes_taps_at_the_border(k, size=6):
     """Forward and backward, pixel by pixel: a corner keeps (k+1)²/(2k)² of the variance for odd k."""
     found = depthwise_conv.predict(depthwise_conv.Study(k=k, channels=8, size=size, examples=1))
-    reach = np.array([[-(k - 1) // 2 + k // 2 * 0 <= j - i <= k // 2 if k % 2 else -((k - 1) // 2) <= j - i <= k // 2
-                       for j in range(size)] for i in range(size)])
+    reach = np.array([[-((k - 1) // 2) <= j - i <= k // 2 for j in range(size)] for i in range(size)])
     taps, fed = reach.sum(1), reach.sum(0)
     np.testing.assert_allclose(found["site_variance:layers/0"][0], 2 * np.outer(taps, taps) / k**2, rtol=FLAT)
     np.testing.assert_allclose(found["site_grad_variance:layers/0"][0], np.outer(fed, fed) / k**2, rtol=FLAT)
@@ -175,7 +184,7 @@ def test_blocks_that_start_as_the_identity(start):
 @pytest.mark.parametrize("gamma", [1.0, slow(0.25), slow(0.5)])
 def test_the_stream_grows_by_gamma_squared(gamma):
     """On the statistics of the batch, within what is sampled and lost to epsilon."""
-    found = forward(resnet_zero_gamma.Study(gamma=gamma, blocks=2, examples=4))
+    found = forward(resnet_zero_gamma.Study(gamma=gamma, blocks=2, examples=8, size=2))
     np.testing.assert_allclose(np.diff(found.second_moment), gamma**2, rtol=2e-3)
 
 
@@ -197,7 +206,8 @@ def test_dense_block(init, norm, growth):
     np.testing.assert_allclose(forward(study).second_moment, expected, rtol=EPSILON if norm else FLAT)
 
 
-@pytest.mark.parametrize("init", ["he", slow("xavier")])
+@pytest.mark.slow
+@pytest.mark.parametrize("init", ["he", "xavier"])
 def test_dense_block_on_the_batch(init, growth=12):
     """Every new feature has variance 1 under He, C / (C + growth) under Glorot, whatever came before; within what is sampled."""
     found = forward(densenet_bn.Study(init=init, growth=growth, layers=2, size=3))
@@ -231,7 +241,7 @@ def test_gradients_of_weight_norm(depth=3, scale=100.0):
 
 MEASURED = {  # study, seeds, what is detected, allowance for finite width
     "pointwise": (pointwise_conv.Study(channels=16, features=16), 1024, 0.15, 0.0),
-    "weight norm": (weight_norm.Study(depth=3), 512, 0.2, 2 / 64),
+    "weight norm": (weight_norm.Study(depth=3), 1024, 0.2, 2 / 64),
 }
 SLOW = {
     "pointwise, 3 channels, unit weights": (pointwise_conv.Study(channels=3, init="normal"), 2048, 0.3, 0.0),

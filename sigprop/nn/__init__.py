@@ -25,7 +25,7 @@ __all__ = [
     "BlockMask", "CNN", "Convolution", "Decoder", "DecoderBlock", "DenseLayer", "DenseNet", "Depthwise", "EncoderBlock", "FeedForward",
     "Fixup", "FourierFeatures", "Frequencies", "Gain", "Gamma", "GivenMask", "Grouped", "LayerScale", "MLP", "Autoencoder", "Mask",
     "Masked", "MaskedConv", "MaskedLinear", "ModifiedMLP", "PINN", "Plain", "Pointwise", "PostActivation", "PostNorm", "PreActivation",
-    "PreNorm", "RandomMask", "ReZero", "RecurrentClassifier", "Reparametrized", "ResNet", "SandwichNorm", "SelfAttention", "Separable", "Shift",
-    "Siren", "SkipInit", "StandardizedConv", "StandardizedLinear", "Transposed", "UNet", "WeightNorm", "WeightNormConv",
+    "PreNorm", "RandomMask", "ReZero", "RecurrentClassifier", "Reparametrized", "ResNet", "SandwichNorm", "SelfAttention", "Separable",
+    "Shift", "Siren", "SkipInit", "StandardizedConv", "StandardizedLinear", "Transposed", "UNet", "WeightNorm", "WeightNormConv",
     "WeightNormLinear", "WeightStandardized", "ZeroGamma", "no_norm",
 ]

@@ -16,6 +16,7 @@ from sigprop.engine.values import drawn, labelled, settle
 from sigprop.errors import SigpropError
 from sigprop.network import Network, backward_graph
 
+
 class Gradients(NamedTuple):
     """Mean over entries of E[g²], with its exponent and its note, or the error that it ends in.
 
