@@ -59,7 +59,7 @@ DEPTHWISE = {
 }
 
 
-@pytest.mark.parametrize(("k", "channels"), [(3, 8), (4, 48)])
+@pytest.mark.parametrize(("k", "channels"), [(3, 8), (4, 12)])
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise(name, k, channels):
     """The number of channels does not matter where all pixels have k² taps."""
@@ -120,7 +120,8 @@ LOGITS = {
 def test_attention_logits(name):
     options, variance = LOGITS[name]
     found = attention_entropy.predict(attention_entropy.Study(tokens=16, **options))
-    np.testing.assert_allclose(found.logit_variance, variance, rtol=0.02)
+    assert (np.abs(found.logit_variance - variance) < 4 * found.logit_error).all()
+    assert (found.logit_error < 0.02 * variance).all()
     if name == "alike":
         np.testing.assert_allclose(found.row_variance, 4 * 0.1 * 15 / 16, rtol=0.3)
 
@@ -173,7 +174,7 @@ def gradients(found):
 @pytest.mark.parametrize("start", ["gamma", "skip_init", "rezero", "fixup"])
 def test_blocks_that_start_as_the_identity(start):
     """A constant stream; branch weights have gradients of exactly 0, what multiplies the branch has not (Fixup: its head is 0 too)."""
-    study = resnet_zero_gamma.Study(start=start, blocks=2, examples=4, size=2)
+    study = resnet_zero_gamma.Study(start=start, blocks=2, examples=3, size=2)
     found = resnet_zero_gamma.predict(study)
     np.testing.assert_allclose(found.second_moment, found.second_moment[0], rtol=1e-12)
     sizes = gradients(found)
@@ -184,7 +185,7 @@ def test_blocks_that_start_as_the_identity(start):
 @pytest.mark.parametrize("gamma", [1.0, slow(0.25), slow(0.5)])
 def test_the_stream_grows_by_gamma_squared(gamma):
     """On the statistics of the batch, within what is sampled and lost to epsilon."""
-    found = forward(resnet_zero_gamma.Study(gamma=gamma, blocks=2, examples=8, size=2))
+    found = forward(resnet_zero_gamma.Study(gamma=gamma, blocks=2, examples=4, size=2))
     np.testing.assert_allclose(np.diff(found.second_moment), gamma**2, rtol=2e-3)
 
 
@@ -225,7 +226,7 @@ def test_gradients_explode_under_batch_normalization(examples=256, depth=14):
 @pytest.mark.parametrize(("gain", "depth"), [(sqrt(2), 20), (1.0, 6), slow(sqrt(2), 100)])
 def test_weight_norm(gain, depth):
     """E[z²] is multiplied by g²/2 from layer to layer, and so is the gradient on the way back."""
-    found = weight_norm.predict(weight_norm.Study(gain=gain, depth=depth), backward=depth < 10)
+    found = weight_norm.predict(weight_norm.Study(gain=gain, depth=depth, examples=1), backward=depth < 10)
     np.testing.assert_allclose(found.second_moment, gain**2 * (gain**2 / 2) ** np.arange(depth), rtol=1e-7 * depth)
     if depth < 10:
         np.testing.assert_allclose(found.grad_variance, (gain**2 / 2) ** np.arange(depth)[::-1], rtol=1e-6)
@@ -240,8 +241,8 @@ def test_gradients_of_weight_norm(depth=3, scale=100.0):
 
 
 MEASURED = {  # study, seeds, what is detected, allowance for finite width
-    "pointwise": (pointwise_conv.Study(channels=16, features=16), 1024, 0.15, 0.0),
-    "weight norm": (weight_norm.Study(depth=3), 1024, 0.2, 2 / 64),
+    "pointwise": (pointwise_conv.Study(channels=16, features=16, size=1), 512, 0.25, 0.0),
+    "weight norm": (weight_norm.Study(depth=2), 512, 0.25, 2 / 64),
 }
 SLOW = {
     "pointwise, 3 channels, unit weights": (pointwise_conv.Study(channels=3, init="normal"), 2048, 0.3, 0.0),
