@@ -241,7 +241,7 @@ def test_gradients_of_weight_norm(depth=3, scale=100.0):
 
 
 MEASURED = {  # study, seeds, what is detected, allowance for finite width
-    "pointwise": (pointwise_conv.Study(channels=16, features=16, size=1), 512, 0.25, 0.0),
+    "pointwise": (pointwise_conv.Study(channels=16, features=16), 512, 0.25, 0.0),
     "weight norm": (weight_norm.Study(depth=2), 512, 0.25, 2 / 64),
 }
 SLOW = {

@@ -72,13 +72,12 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
         ``entropy_mean`` and ``entropy_std`` (nats; over parameters, root mean square over rows), ``entropy_quantile`` (also over
         ``probability``, pooled over examples and rows), ``effective_keys`` (E exp H), ``max_weight`` (E of a row's largest weight),
         ``logit_mean`` and ``logit_variance`` of open keys, ``row_variance`` (the part of the variance that differs between the keys of a
-        row, which is what sharpens it), ``key_correlation`` between the logits of two keys (1: tokens have collapsed onto one, weights
-        are uniform), ``entropy_small_variance`` (``ln n - row_variance / 2``, averaged over rows, for comparison), ``error``,
-        ``std_error`` and ``logit_error`` (standard errors of the predicted ``entropy_mean``, ``entropy_std`` and ``logit_variance``). Over ``layer``: ``freezing_variance``
-        (``2 ln n`` for the longest row), ``method``. For each layer
-        ``row_entropy_mean:LAYER`` and ``row_entropy_std:LAYER`` ``(input, head, query)`` and ``open_keys:LAYER`` ``(input, query)``.
-        Rows whose keys are all masked count with the weights that the model gives them, and have no logits. With ``seeds``, variables
-        ``measured_*`` and their ``*_stderr``.
+        row, which is what sharpens it), ``key_correlation`` between the logits of two keys (1: tokens have collapsed onto one, weights are
+        uniform), ``entropy_small_variance`` (``ln n - row_variance / 2``, averaged over rows, for comparison), ``error``, ``std_error`` and
+        ``logit_error`` (standard errors of the predicted ``entropy_mean``, ``entropy_std`` and ``logit_variance``). Over ``layer``:
+        ``freezing_variance`` (``2 ln n`` for the longest row), ``method``. For each layer ``row_entropy_mean:LAYER`` and
+        ``row_entropy_std:LAYER`` ``(input, head, query)`` and ``open_keys:LAYER`` ``(input, query)``. Rows whose keys are all masked count
+        with the weights that the model gives them, and have no logits. With ``seeds``, variables ``measured_*`` and their ``*_stderr``.
 
     Raises:
         InvalidInput: for unusable inputs, a model without attention, fewer than eight seeds.
