@@ -251,11 +251,11 @@ SLOW = {
     "separable": (depthwise_conv.Study(kind="separable", size=4), 1024, 0.15, 0.0),
     "transposed": (transposed_conv.Study(k=3, size=4), 1024, 0.15, 0.0),
     "transposed, gaps": (transposed_conv.Study(k=2, stride=3, size=4), 1024, 0.15, 0.0),
-    "autoencoder": (deep_autoencoder.Study(width=256, depth=40, init="xavier", bottleneck=64), 1024, 0.5, 0.0),
+    "autoencoder": (deep_autoencoder.Study(width=256, depth=12, init="xavier", bottleneck=64), 1024, 0.3, 0.0),
     "residual, gamma 0": (resnet_zero_gamma.Study(blocks=2, width=64, examples=4), 512, 0.3, 8 / 64),
     "residual, LayerScale, running": (resnet_zero_gamma.Study(start="layer_scale", blocks=2, width=64, batch_statistics=False, examples=2),
-                                      512, 0.3, 8 / 64),
-    "dense block, running": (densenet_bn.Study(growth=48, examples=2, batch_statistics=False), 512, 0.3, 8 / 48),
+                                      1024, 0.3, 8 / 64),
+    "dense block, running": (densenet_bn.Study(growth=48, examples=2, batch_statistics=False), 1024, 0.3, 8 / 48),
     "batch-normalized perceptron": (densenet_bn.Perceptron(width=256, examples=16), 512, 0.3, 8 / 256),
 }
 
@@ -267,9 +267,10 @@ def test_measurement_agrees(name):
     unmeasured = {"gaussian", "method", "error", "grad_error", "parameter_grad_error"}
     assert {*found} - unmeasured == {n for n in measured if "_stderr" not in n}
     for column in ("second_moment", "grad_variance", "parameter_grad_variance"):
-        known = np.isfinite(found[column].values)
-        one, other, error = (f[n].values[known] for f, n in ((found, column), (measured, column), (measured, f"{column}_stderr")))
-        agree(one, Sample(other, error, seeds // 4 - 1), detects=detects, allowance=allowance)
+        one, other, error = (f[n].values for f, n in ((found, column), (measured, column), (measured, f"{column}_stderr")))
+        assert (other[one == 0] == 0).all()
+        live = one > 0  # not NaN; as ratios, since layers differ by powers of ten
+        agree(np.ones(live.sum()), Sample((other / one)[live], (error / one)[live], seeds // 4 - 1), detects=detects, allowance=allowance)
     for kind in ("site_variance", "site_grad_variance"):
         for node in [n for n in found if n.startswith(f"{kind}:")]:
             stderr = measured[node.replace(kind, f"{kind}_stderr")].values
@@ -306,7 +307,7 @@ def test_training():
     """Forty layers learn under He only; gammas leave zero and the loss falls."""
     he, glorot = (deep_autoencoder.train(deep_autoencoder.Study(init=init), steps=300) for init in ("he", "xavier"))
     assert he.loss[-20:].mean() < 0.8 * he.chance and glorot.loss[-20:].mean() > 0.95 * glorot.chance
-    found = resnet_zero_gamma.train(resnet_zero_gamma.Study(blocks=2), steps=150)
+    found = resnet_zero_gamma.train(resnet_zero_gamma.Study(blocks=2), steps=150, learning_rate=1e-2)
     assert found.loss[-20:].mean() < 0.5 * log(10) and (found.rms[0] == 0).all() and (found.rms[-1] > 0.01).all()
 
 
