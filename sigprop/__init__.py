@@ -13,18 +13,22 @@ from sigprop.report import Report, report
 from sigprop.types import Kernel, KernelSample
 
 if TYPE_CHECKING:
-    from sigprop import nn
+    from sigprop import nn, studies
 
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
     "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
     "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "propagate",
-    "remedy", "report", "spectra", "taylor",
+    "remedy", "report", "spectra", "studies", "taylor",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """``sp.nn`` is imported when it is first used: it needs ``flax.nnx``."""
-    if name == "nn":
-        return import_module("sigprop.nn")
+    """``sp.nn`` and ``sp.studies`` are imported when they are first used: they need ``flax.nnx``."""
+    if name in ("nn", "studies"):
+        return import_module(f"sigprop.{name}")
     raise AttributeError(f"module 'sigprop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

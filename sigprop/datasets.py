@@ -14,10 +14,10 @@ PROBABILITIES = (0.001, 0.5, 0.999)  # of the quantiles, predicted and measured
 
 def node_dataset(rows: Sequence[Any], data: dict[str, Any], maps: dict[str, Any], coords: dict[str, Any],
                  attrs: dict[str, Any] | None = None) -> xr.Dataset:
-    """Dataset over ``node``; ``maps`` are arrays ``[batch, *axes]`` of single nodes, as variables ``site_variance:NODE``."""
+    """Dataset over ``node``; ``maps`` are arrays ``[batch, *axes]`` of single nodes, by names such as ``site_variance:NODE``."""
     for name, array in maps.items():
-        key, _, suffix = name.partition("|")
-        data[f"site_variance{suffix}:{key}"] = (("input", *(f"{key}:{k}" for k in range(1, np.ndim(array)))), array)
+        key = name.partition(":")[2]
+        data[name] = (("input", *(f"{key}:{k}" for k in range(1, np.ndim(array)))), array)
     coords = {
         "node": [r.name for r in rows], "path": ("node", [r.path for r in rows]), "op": ("node", [r.op for r in rows]),
         "shape": ("node", [str(r.shape) for r in rows]), **coords,

@@ -211,3 +211,10 @@ def test_import_is_fast_and_leaves_jax_alone():
     runs = [subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout for _ in range(3)]
     own, others = min(tuple(map(float, run.split())) for run in runs)
     assert own < 1.5 * max(1.0, others), runs
+
+
+def test_training_mode_reaches_modules_that_take_any_keyword():
+    """``nnx.Sequential`` takes ``train`` among others and ignores it."""
+    x = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
+    net = sp.network(lambda rngs: nnx.Sequential(nnx.Linear(8, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs)), x, train=True)
+    np.testing.assert_allclose(net.apply(net.init(jax.random.key(0)), x).mean(0), 0, atol=1e-5)

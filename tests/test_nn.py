@@ -45,6 +45,8 @@ MODULES = {  # factory, inputs, shape of the output
     **{f"encoder, {name}": (partial(nn.EncoderBlock, 16, 2, hidden=16, placement=placement, causal=causal), (TOKENS,), TOKENS.shape)
        for name, placement, causal in [("pre-norm", nn.PreNorm, True), ("post-norm", nn.PostNorm, False),
                                        ("sandwich", partial(nn.SandwichNorm, norm=nnx.RMSNorm), False)]},
+    **{f"self-attention, {options}": (partial(nn.SelfAttention, 16, 2, **options), (TOKENS,), TOKENS.shape)
+       for options in ({"causal": True}, {"fused": True, "power": 1.0})},
     "encoder, DeepNorm": (partial(nn.EncoderBlock, 16, 2, hidden=16, placement=partial(nn.PostNorm, stream=deep.alpha),
                                   value_init=deep.scaled(sp.init.xavier())), (TOKENS,), TOKENS.shape),
     "decoder": (partial(nn.DecoderBlock, 16, 2, hidden=16), (TOKENS, TOKENS), TOKENS.shape),
@@ -227,6 +229,8 @@ BAD = {
     "gain: 0 given; it must be above 0": lambda r: nn.WeightNormLinear(4, 2, gain=0, rngs=r),
     "layer: LayerNorm given; it must be a Flax layer with a kernel": lambda r: nn.WeightNorm(nnx.LayerNorm(4, rngs=r)),
     "heads: 3 given, it does not divide the 16 features": lambda r: nn.EncoderBlock(16, 3, rngs=r),
+    "heads: 5 given, it does not divide the 16 features": lambda r: nn.SelfAttention(16, 5, rngs=r),
+    "power: inf is not a finite": lambda r: nn.SelfAttention(16, 2, power=float("inf"), rngs=r),
     "placement: 'pre' given": lambda r: nn.DecoderBlock(16, 2, placement="pre", rngs=r),
     "branch: 'half' is not a finite real number": lambda r: nn.PreNorm(16, branch="half", rngs=r),
     "cell: 'lstm' given": lambda r: nn.RecurrentClassifier(4, 4, 2, cell="lstm", rngs=r),

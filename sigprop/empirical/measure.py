@@ -29,8 +29,9 @@ def measure_arrays(net: Network, keys: Any, *x: Any, gradients: bool = False) ->
 
     Returns:
         ``mean``, ``variance``, ``second_moment`` ``[nodes]``, ``quantile`` ``[nodes, 3]``, ``cross`` ``[nodes, batch, batch]``, all of
-        values divided by ``2**exponent``, ``exponent`` ``[nodes]``, and ``map:NODE`` ``[batch, *sites]``; with ``gradients`` also
-        ``grad_variance`` ``[nodes]``, of gradients divided by ``2**grad_exponent``.
+        values divided by ``2**exponent``, ``exponent`` ``[nodes]``, and ``site_variance:NODE`` ``[batch, *sites]``; with ``gradients``
+        also ``grad_variance`` ``[nodes]``, of gradients divided by ``2**grad_exponent``, ``site_grad_variance:NODE`` and
+        ``parameter_grad_variance`` ``[parameters]``.
     """
     rows = net.rows(*x)
     batch = jax.tree.leaves(x)[0].shape[0]
@@ -49,15 +50,19 @@ def measure_arrays(net: Network, keys: Any, *x: Any, gradients: bool = False) ->
         table["quantile"].append(jnp.quantile(value.reshape(-1), jnp.asarray(PROBABILITIES, value.dtype)))
         table["cross"].append(jnp.einsum("sbf,scf->bc", flat, flat, precision="highest") / flat.shape[0] / flat.shape[2])
         if batched and value.ndim > 3:  # [seeds, batch, *sites, channels]
-            maps[f"map:{row.name}"] = scaled(jnp.mean(jnp.var(value, axis=0, ddof=1), axis=-1), 2 * exponent)
+            maps[f"site_variance:{row.name}"] = scaled(jnp.mean(jnp.var(value, axis=0, ddof=1), axis=-1), 2 * exponent)
     if gradients:
         table["grad_exponent"], table["grad_variance"] = [], []
         named = [row.name for row in net.differentiable(*x)[1]]
-        every = dict(zip(named, jax.vmap(lambda key: _gradients(net, key, *x))(keys), strict=True))
+        by_row, by_leaf = jax.vmap(lambda key: _gradients(net, key, *x))(keys)
+        every = dict(zip(named, by_row, strict=True))
         for row in rows:
             value, exponent = _normalised(every.get(row.name, jnp.full(len(keys), jnp.nan)))
             table["grad_exponent"].append(exponent)
             table["grad_variance"].append(jnp.mean(value**2))
+            if f"site_variance:{row.name}" in maps and row.name in every:
+                maps[f"site_grad_variance:{row.name}"] = scaled(jnp.mean(value**2, axis=(0, -1)), 2 * exponent)
+        maps["parameter_grad_variance"] = jnp.asarray([scaled(jnp.mean(v**2), 2 * e) for v, e in map(_normalised, by_leaf)])
     return {**{name: jnp.stack(columns) for name, columns in table.items()}, **maps}
 
 
@@ -74,12 +79,13 @@ def _values(net: Network, key: Any, *x: Any) -> list[Any]:
     return evaluate(net.graph(*x), leaves, [r.value for r in net.rows(*x)])[1]
 
 
-def _gradients(net: Network, key: Any, *x: Any) -> list[Any]:
-    """Gradient at every row of ``<c, y>`` for random signs ``c``, whose second moment is that of normal ones, with less noise."""
+def _gradients(net: Network, key: Any, *x: Any) -> tuple[list[Any], list[Any]]:
+    """Gradients at every row and of every trained parameter of ``<c, y>`` for random signs ``c``, whose second moment is that of normal
+    ones, with less noise."""
     graph = net.graph(*x)
     like = graph.avals[graph.outputs[0]]
     signs = jax.random.rademacher(jax.random.fold_in(key, 1), like.shape, like.dtype)
-    return backward_pass(net, *x)(net.init(key), x, signs)[0]
+    return backward_pass(net, *x)(net.init(key), x, signs)
 
 
 def _unscaled(found: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +116,8 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: b
     Returns:
         The variables of :func:`propagate` that can be measured, each with ``*_stderr``; ``attrs`` hold ``seeds``, ``groups`` and, under
         ``gradients``, why there are none.
-        Quantiles are those within a group, averaged over groups. ``site_variance:NODE`` is there for nodes ``(batch, *sites, features)``.
+        Quantiles are those within a group, averaged over groups. ``site_variance:NODE`` and ``site_grad_variance:NODE`` are there for
+        nodes ``(batch, *sites, features)``.
 
     Raises:
         InvalidInput: for unusable inputs, or fewer than eight seeds.
@@ -120,7 +127,7 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: b
     plain = all(map(concrete, jax.tree.leaves((keys, x))))
     reason = _no_gradients(net, *x) if backward else "not asked for: backward=False"
     mean, stderr = streamed(lambda k: measure_arrays(net, k, *x, gradients=not reason), keys, plain, _unscaled)
-    return _dataset(net.rows(*x), mean, stderr, {"seeds": keys.size, "groups": len(keys), "gradients": reason})
+    return _dataset(net, x, mean, stderr, {"seeds": keys.size, "groups": len(keys), "gradients": reason})
 
 
 def _no_gradients(net: Network, *x: Any) -> str:
@@ -132,7 +139,8 @@ def _no_gradients(net: Network, *x: Any) -> str:
     return ""
 
 
-def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], attrs: dict[str, Any]) -> xr.Dataset:
+def _dataset(net: Network, x: tuple[Any, ...], mean: dict[str, Any], stderr: dict[str, Any], attrs: dict[str, Any]) -> xr.Dataset:
+    rows, paths = net.rows(*x), net.trained_paths
     xp: Any = np if isinstance(mean["mean"], np.ndarray) else jnp
     data: dict[str, Any] = {}
     for name in _PLAIN:
@@ -152,12 +160,14 @@ def _dataset(rows: Any, mean: dict[str, Any], stderr: dict[str, Any], attrs: dic
     data["quantile"], data["quantile_stderr"] = (("node", "probability"), mean["quantile"]), (("node", "probability"), stderr["quantile"])
     for name, table in (("grad_variance", mean), ("grad_variance_stderr", stderr)):
         data[name] = ("node", table.get("grad_variance", np.full(len(rows), np.nan)))
+        data[f"parameter_{name}"] = ("parameter", table.get("parameter_grad_variance", np.full(len(paths), np.nan)))
     with np.errstate(divide="ignore", invalid="ignore"):
         size = data["grad_variance"][1]
         data["log10_grad_variance"] = ("node", xp.log10(size))
         data["log10_grad_variance_stderr"] = ("node", data["grad_variance_stderr"][1] / size / np.log(10))
     maps = {}
     for name, array in mean.items():
-        if name.startswith("map:"):
-            maps[name[4:]], maps[f"{name[4:]}|_stderr"] = array, stderr[name]
-    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)}, attrs)
+        kind, _, node = name.partition(":")
+        if node:
+            maps[name], maps[f"{kind}_stderr:{node}"] = array, stderr[name]
+    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES), "parameter": paths}, attrs)

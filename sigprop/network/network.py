@@ -15,6 +15,7 @@ from sigprop.errors import InvalidInput, SigpropError
 from sigprop.network.checks import check_initializer, check_like, check_program, check_same
 from sigprop.network.degree import depends_on_key
 from sigprop.network.law import is_law
+from sigprop.network.paths import parameter_paths
 from sigprop.tracing import Graph, Row, rows, trace
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class Network:
         leaves = jax.tree.leaves(self.abstract_params)
         return [jnp.issubdtype(leaf.dtype, jnp.floating) and moves for leaf, moves in zip(leaves, self.trained or [True] * len(leaves),
                                                                                          strict=True)]
+
+    @property
+    def trained_paths(self) -> list[str]:
+        """Paths of the parameters that training moves, in the order of their leaves."""
+        return [path for path, moves in zip(parameter_paths(self.abstract_params), self.trainable, strict=True) if moves]
 
     def graph(self, *x: Any) -> Graph:
         """The flat program of ``apply`` on inputs shaped like ``x``.

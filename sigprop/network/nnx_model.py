@@ -63,8 +63,8 @@ def _with_rngs(factory: Callable[..., Any]) -> Callable[[nnx.Rngs], Any]:
 
 
 def _in_mode(module: nnx.Module, method: str, options: dict[str, Any]) -> nnx.Module:
-    names = check_method(type(module), method, options)
-    training = bool(options.get("train", False)) and "train" not in names
+    check_method(type(module), method, options)
+    training = bool(options.get("train", False)) and "train" not in inspect.signature(getattr(module, method)).parameters
     (module.train if training else module.eval)()
     return module
 

@@ -1,5 +1,6 @@
 """Small Flax NNX modules: networks whose initializers, activations, norms and starts of branches are arguments."""
 
+from sigprop.nn.attention import SelfAttention
 from sigprop.nn.convolution import CNN, Convolution, Depthwise, Grouped, Pointwise, Separable, Transposed
 from sigprop.nn.coordinates import PINN, FourierFeatures, Frequencies, ModifiedMLP, Siren
 from sigprop.nn.decoder import Decoder, UNet
@@ -24,7 +25,7 @@ __all__ = [
     "BlockMask", "CNN", "Convolution", "Decoder", "DecoderBlock", "DenseLayer", "DenseNet", "Depthwise", "EncoderBlock", "FeedForward",
     "Fixup", "FourierFeatures", "Frequencies", "Gain", "Gamma", "GivenMask", "Grouped", "LayerScale", "MLP", "Autoencoder", "Mask",
     "Masked", "MaskedConv", "MaskedLinear", "ModifiedMLP", "PINN", "Plain", "Pointwise", "PostActivation", "PostNorm", "PreActivation",
-    "PreNorm", "RandomMask", "ReZero", "RecurrentClassifier", "Reparametrized", "ResNet", "SandwichNorm", "Separable", "Shift", "Siren",
-    "SkipInit", "StandardizedConv", "StandardizedLinear", "Transposed", "UNet", "WeightNorm", "WeightNormConv", "WeightNormLinear",
-    "WeightStandardized", "ZeroGamma", "no_norm",
+    "PreNorm", "RandomMask", "ReZero", "RecurrentClassifier", "Reparametrized", "ResNet", "SandwichNorm", "SelfAttention", "Separable",
+    "Shift", "Siren", "SkipInit", "StandardizedConv", "StandardizedLinear", "Transposed", "UNet", "WeightNorm", "WeightNormConv",
+    "WeightNormLinear", "WeightStandardized", "ZeroGamma", "no_norm",
 ]

@@ -24,20 +24,22 @@ class DenseLayer(nnx.Module):
     Args:
         in_features, growth: channels before, and added.
         norm: ``nnx.BatchNorm``, :func:`no_norm`, or another that is called as ``norm(features, rngs=)``.
+        padding: of the convolution, ``SAME`` (by zeros), ``VALID`` or ``CIRCULAR``.
         kernel_init, bias_init, act: as in :class:`MLP`; a bias only without a norm.
 
     Raises:
         InvalidInput: for counts below 1, and what cannot be called.
     """
 
-    def __init__(self, in_features: int, growth: int, *, norm: NormMaker = nnx.BatchNorm, kernel_init: Init = HE,
-                 bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
+    def __init__(self, in_features: int, growth: int, *, norm: NormMaker = nnx.BatchNorm, padding: str = "SAME",
+                 kernel_init: Init = HE, bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         check_whole("in_features", in_features)
         check_whole("growth", growth)
         check_callable(norm=norm, kernel_init=kernel_init, bias_init=bias_init, act=act)
         self.act = act
         self.norm = norm(in_features, rngs=rngs)
-        self.conv = nnx.Conv(in_features, growth, (3, 3), use_bias=norm is no_norm, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
+        self.conv = nnx.Conv(in_features, growth, (3, 3), padding=padding, use_bias=norm is no_norm, kernel_init=kernel_init,
+                             bias_init=bias_init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch height width more"]:
         return jnp.concatenate([x, self.conv(self.act(self.norm(x)))], -1)
@@ -51,24 +53,25 @@ class DenseNet(nnx.Module):
         growth: the growth rate k; the first convolution makes 2k channels.
         blocks, layers: dense blocks, and layers of each.
         out_features: outputs.
-        norm, kernel_init, bias_init, act: as in :class:`DenseLayer`.
+        norm, padding, kernel_init, bias_init, act: as in :class:`DenseLayer`.
 
     Raises:
         InvalidInput: for counts below 1, and what cannot be called.
     """
 
     def __init__(self, in_features: int, growth: int, out_features: int, *, blocks: int = 2, layers: int = 3,
-                 norm: NormMaker = nnx.BatchNorm, kernel_init: Init = HE, bias_init: Init = ZEROS, act: Activation = nnx.relu,
-                 rngs: nnx.Rngs) -> None:
+                 norm: NormMaker = nnx.BatchNorm, padding: str = "SAME", kernel_init: Init = HE, bias_init: Init = ZEROS,
+                 act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         for name, value in {"in_features": in_features, "growth": growth, "out_features": out_features, "blocks": blocks,
                             "layers": layers}.items():
             check_whole(name, value)
         check_callable(norm=norm, kernel_init=kernel_init, bias_init=bias_init, act=act)
         self.act = act
-        self.stem = nnx.Conv(in_features, 2 * growth, (3, 3), use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        self.stem = nnx.Conv(in_features, 2 * growth, (3, 3), padding=padding, use_bias=False, kernel_init=kernel_init, rngs=rngs)
         wide = (2 + layers) * growth  # channels at the end of a block
         self.blocks = nnx.List([nnx.List([
-            DenseLayer((2 + k) * growth, growth, norm=norm, kernel_init=kernel_init, bias_init=bias_init, act=act, rngs=rngs)
+            DenseLayer((2 + k) * growth, growth, norm=norm, padding=padding, kernel_init=kernel_init, bias_init=bias_init, act=act,
+                       rngs=rngs)
             for k in range(layers)]) for _ in range(blocks)])
         self.norms = nnx.List([norm(wide, rngs=rngs) for _ in range(blocks)])
         self.transitions = nnx.List([nnx.Conv(wide, 2 * growth, (1, 1), use_bias=norm is no_norm, kernel_init=kernel_init,

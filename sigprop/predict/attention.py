@@ -72,13 +72,12 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
         ``entropy_mean`` and ``entropy_std`` (nats; over parameters, root mean square over rows), ``entropy_quantile`` (also over
         ``probability``, pooled over examples and rows), ``effective_keys`` (E exp H), ``max_weight`` (E of a row's largest weight),
         ``logit_mean`` and ``logit_variance`` of open keys, ``row_variance`` (the part of the variance that differs between the keys of a
-        row, which is what sharpens it), ``key_correlation`` between the logits of two keys (1: tokens have collapsed onto one, weights
-        are uniform), ``entropy_small_variance`` (``ln n - row_variance / 2``, averaged over rows, for comparison), ``error`` and
-        ``std_error`` (standard errors of the predicted ``entropy_mean`` and ``entropy_std``). Over ``layer``: ``freezing_variance``
-        (``2 ln n`` for the longest row), ``method``. For each layer
-        ``row_entropy_mean:LAYER`` and ``row_entropy_std:LAYER`` ``(input, head, query)`` and ``open_keys:LAYER`` ``(input, query)``.
-        Rows whose keys are all masked count with the weights that the model gives them, and have no logits. With ``seeds``, variables
-        ``measured_*`` and their ``*_stderr``.
+        row, which is what sharpens it), ``key_correlation`` between the logits of two keys (1: tokens have collapsed onto one, weights are
+        uniform), ``entropy_small_variance`` (``ln n - row_variance / 2``, averaged over rows, for comparison), ``error``, ``std_error`` and
+        ``logit_error`` (standard errors of the predicted ``entropy_mean``, ``entropy_std`` and ``logit_variance``). Over ``layer``:
+        ``freezing_variance`` (``2 ln n`` for the longest row), ``method``. For each layer ``row_entropy_mean:LAYER`` and
+        ``row_entropy_std:LAYER`` ``(input, head, query)`` and ``open_keys:LAYER`` ``(input, query)``. Rows whose keys are all masked count
+        with the weights that the model gives them, and have no logits. With ``seeds``, variables ``measured_*`` and their ``*_stderr``.
 
     Raises:
         InvalidInput: for unusable inputs, a model without attention, fewer than eight seeds.
@@ -95,7 +94,7 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
               for layer, mask in zip(layers, masks, strict=True)]
     heads = max(layer.heads for layer in layers)
     data: dict[str, Any] = {name: (("layer", *_DIMS.get(name, ("head",))), _padded([t[name] for t in tables], heads)) for name in _COLUMNS}
-    for name in ("error", "std_error"):
+    for name in _ERRORS:
         data[name] = (("layer", "head"), _padded([t[name] for t in tables], heads))
     longest = [mask.sum(-1).max() for mask in masks]
     data["freezing_variance"] = ("layer", 2 * np.log([np.maximum(n, 1) for n in longest]) if all(map(concrete, longest))
@@ -111,6 +110,7 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
 
 _COLUMNS = ("entropy_mean", "entropy_std", "entropy_quantile", "effective_keys", "max_weight", "logit_mean", "logit_variance",
             "row_variance", "key_correlation", "entropy_small_variance")
+_ERRORS = ("error", "std_error", "logit_error")
 _DIMS = {"entropy_quantile": ("head", "probability")}
 
 
@@ -175,7 +175,7 @@ def _predicted(value: Value, query: Query, layer: _Layer, mask: Any) -> dict[str
     if isinstance(value, Known):
         two = _moments(namespace(value.array).stack([layer.arranged(value.array)] * 2), mask)
         none = 0.0 * two["entropy_mean"]
-        return {**_statistics(two, two)[0], "error": none, "std_error": none, "method": "deterministic"}
+        return {**_statistics(two, two)[0], **dict.fromkeys(_ERRORS, none), "method": "deterministic"}
     assert isinstance(value, Field)
     rows = [_moments(layer.arranged(drawn), mask) for drawn in _drawn(value, query, layer)]
     xp = namespace(*rows[0].values())
@@ -183,7 +183,7 @@ def _predicted(value: Value, query: Query, layer: _Layer, mask: Any) -> dict[str
     mean = {name: xp.mean(a, 0) for name, a in stacked.items()}
     spread = {name: xp.std(a, 0, ddof=1) / len(rows) ** 0.5 for name, a in stacked.items()}
     found, error = _statistics(mean, spread)
-    table = {**found, "error": error["entropy_mean"], "std_error": error["entropy_std"]}
+    table = {**found, "error": error["entropy_mean"], "std_error": error["entropy_std"], "logit_error": error["logit_variance"]}
     alike = layer.heads if table["error"].shape[0] == 1 else 1
     return {**{name: xp.repeat(a, alike, 1 if name.startswith("row_entropy") else 0) for name, a in table.items()}, "method": "sampled"}
 

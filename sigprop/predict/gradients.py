@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +12,9 @@ from sigprop.arrays import namespace
 from sigprop.engine import Context, Field, Known, Named, Unknown, Value, interpret, known
 from sigprop.engine.draws import normal
 from sigprop.engine.labels import aligned, contract, own_labels
-from sigprop.engine.values import drawn, settle
+from sigprop.engine.values import drawn, labelled, settle
 from sigprop.errors import SigpropError
-from sigprop.network import Network, backward_graph, parameter_paths
+from sigprop.network import Network, backward_graph
 
 
 class Gradients(NamedTuple):
@@ -23,23 +23,31 @@ class Gradients(NamedTuple):
     Attributes:
         rows: by name.
         parameters: by path, trained ones only.
+        sites: arrays ``[batch, *sites]`` of those rows that were asked for by site, averaged over the other axes.
     """
 
     rows: dict[str, Named | SigpropError]
     parameters: dict[str, Named | SigpropError]
+    sites: dict[str, Any]
 
 
-def gradients(context: Context, net: Network, params: Sequence[Value], *x: Any, cotangent: Value | None = None) -> Gradients:
+def gradients(context: Context, net: Network, params: Sequence[Value], *x: Any, cotangent: Value | None = None,
+              sites: Mapping[str, Sequence[int]] | None = None) -> Gradients:
     """Interpret the backward pass of ``net`` on inputs ``x``.
 
     Args:
         params: values of the parameters in ``context``.
         cotangent: of the output; by default independent standard normal entries.
+        sites: by name of a row, the axes of its pixels or tokens, for which E[g²] is wanted site by site.
 
     A ``MissingRule`` or ``Unsound`` is kept with what it concerns: where gradient independence fails, what lies before is not known.
     """
     rows, leaves = gradient_values(context, net, params, *x, cotangent=cotangent)
-    return Gradients(*({name: _tried(context, value) for name, value in found.items()} for found in (rows, leaves)))
+    by_row, by_leaf = ({name: _tried(context, value) for name, value in found.items()} for found in (rows, leaves))
+    batch = jax.tree.leaves(x)[0].shape[0]
+    maps = {name: site_squares(context, rows[name], batch, axes) for name, axes in (sites or {}).items()
+            if isinstance(by_row.get(name), Named)}
+    return Gradients(by_row, by_leaf, maps)
 
 
 def gradient_values(context: Context, net: Network, params: Sequence[Value], *x: Any,
@@ -51,8 +59,7 @@ def gradient_values(context: Context, net: Network, params: Sequence[Value], *x:
     env = interpret(context, graph, [*params, *(known(a) for a in jax.tree.leaves(x)), value], lenient=True)
     found = [env[o] for o in graph.outputs]
     rows = [row.name for row in net.differentiable(*x)[1]]
-    paths = [path for path, moves in zip(parameter_paths(net.abstract_params), net.trainable, strict=True) if moves]
-    return dict(zip(rows, found, strict=False)), dict(zip(paths, found[len(rows):], strict=True))
+    return dict(zip(rows, found, strict=False)), dict(zip(net.trained_paths, found[len(rows):], strict=True))
 
 
 def _tried(context: Context, value: Value) -> Named | SigpropError:
@@ -84,6 +91,34 @@ def mean_square(context: Context, value: Value) -> Named:
     found = context.query.moment([(value.node, labels), (value.node, labels)])
     total = contract([found], labels)
     return total._replace(array=total.array / np.prod([d.size for d in value.node.dims], dtype=float))
+
+
+def site_squares(context: Context, value: Value, batch: int, axes: Sequence[int]) -> Any:
+    """E[value²] by example and by site, ``[batch, *sites]``, averaged over the axes that are neither.
+
+    Args:
+        axes: those of the sites; where the first axis is none of them and as long as ``batch``, it is that of the examples.
+
+    Raises:
+        MissingRule, Unsound: where it is not known.
+    """
+    if isinstance(value, Unknown):
+        raise value.reason
+    kept = [*([0] if value.shape[0] == batch and 0 not in axes else []), *axes]
+    if isinstance(value, Known):
+        xp = namespace(value.array)
+        found = xp.mean(value.array**2, axis=tuple(a for a in range(len(value.shape)) if a not in kept))
+    else:
+        own, rows = labelled(value)
+        wanted = [label for axis in kept for label in rows[axis]]
+        moment = context.query.moment([(value.node, own), (value.node, own)])
+        gone = [label for label in own if label not in wanted]
+        total = contract([moment], gone)
+        array = total.plain() / np.prod([label.size for label in gone], dtype=float)
+        xp = namespace(array)
+        array = aligned(total._replace(array=array, exponent=0), wanted)
+        found = xp.broadcast_to(array, [label.size for label in wanted]).reshape([value.shape[a] for a in kept])
+    return found if len(kept) > len(axes) else xp.broadcast_to(found, (batch, *found.shape))
 
 
 def squares(context: Context, value: Value) -> Known:

@@ -14,8 +14,9 @@ from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.engine import RULES, Context, Named, Value, demand_exact, interpret, known
 from sigprop.errors import SigpropError, Unsound
 from sigprop.network import Network, check_inputs, parameters
-from sigprop.predict.gradients import gradients
+from sigprop.predict.gradients import Gradients, gradients
 from sigprop.predict.statistics import Statistics, statistics
+from sigprop.tracing import Row
 from sigprop.types import METHODS
 
 
@@ -61,6 +62,9 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
         ``grad_variance`` and ``log10_grad_variance``: E[g²] of the gradient ``g`` of ``<c, y>`` with respect to the node, ``y`` the
         output and ``c`` independent standard normal, averaged over entries, and ``grad_error`` (estimated absolute error). NaN where
         they are not asked for or cannot be predicted, for the reason given in ``attrs["gradients"]``.
+        ``site_grad_variance:NODE`` ``(input, axes)``, where they are known, is E[g²] by site;
+        ``parameter_grad_variance`` and ``parameter_grad_error`` ``(parameter)``, those with respect to the entries of each trained
+        parameter, NaN for the reason in ``attrs["parameter_gradients"]``.
 
     Raises:
         InvalidInput: for unusable inputs.
@@ -78,27 +82,51 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
     data: dict[str, Any] = {name: (("node", *dims), _stacked([c[name] for c in columns])) for name, dims in _DIMS.items()}
     data["gaussian"] = ("node", np.array([t.gaussian for t in table]))
     data["method"] = ("node", np.array([t.method for t in table]))
-    none = [(np.nan, np.nan, np.nan)] * len(rows)
-    grads, reason = _backward(found, net, x, exact_only) if backward else (none, "not asked for: backward=False")
-    for name, column in zip(("grad_variance", "log10_grad_variance", "grad_error"), zip(*grads, strict=True), strict=True):
-        data[name] = ("node", _stacked(column))
-    maps = {row.name: _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
-    return node_dataset(rows, data, maps, {"probability": list(PROBABILITIES)}, {"gradients": reason})
+    sites = {row.name: t.site_axes for row, t in zip(rows, table, strict=True) if t.site_axes}
+    if backward:
+        grads, reason = _backward(found, net, x, sites, exact_only)
+    else:
+        reason = "not asked for: backward=False"
+        grads = _missing(net, rows, Unsound(reason))
+    data |= _columns("node", "grad", [grads.rows[row.name] for row in rows], "log10_grad_variance")
+    data |= _columns("parameter", "parameter_grad", list(grads.parameters.values()))
+    maps = {f"site_variance:{row.name}": _variance(t) for row, t in zip(rows, table, strict=True) if t.site_axes}
+    maps |= {f"site_grad_variance:{name}": grads.sites[name] for name in sites if name in grads.sites}
+    coords = {"probability": list(PROBABILITIES), "parameter": list(grads.parameters)}
+    unknown = next((str(g) for g in grads.parameters.values() if isinstance(g, SigpropError)), "")
+    return node_dataset(rows, data, maps, coords, {"gradients": reason, "parameter_gradients": unknown})
 
 
-def _backward(found: Interpretation, net: Network, x: tuple[Any, ...], exact_only: bool) -> tuple[list[tuple[Any, Any, Any]], str]:
-    """E[g²], its decimal logarithm and its error at each row, and why they are missing where they are."""
+def _missing(net: Network, rows: Sequence[Row], reason: SigpropError) -> Gradients:
+    return Gradients(dict.fromkeys([row.name for row in rows], reason), dict.fromkeys(net.trained_paths, reason), {})
+
+
+def _backward(found: Interpretation, net: Network, x: tuple[Any, ...], sites: dict[str, tuple[int, ...]],
+              exact_only: bool) -> tuple[Gradients, str]:
+    """Gradients of all rows and trained parameters, and why they are missing where they are."""
+    rows = net.rows(*x)
     try:
-        made = gradients(found.context, net, found.params, *x).rows
+        made = gradients(found.context, net, found.params, *x, sites=sites)
     except (SigpropError, MemoryError) as error:
-        none = error if isinstance(error, SigpropError) else Unsound("the gradients need more memory than there is")
-        made = dict.fromkeys([row.name for row in net.rows(*x)], none)
-    made = {name: _exact(name, g) if exact_only else g for name, g in made.items()}
+        made = _missing(net, rows, error if isinstance(error, SigpropError) else Unsound("the gradients need more memory than there is"))
     inside = Unsound("a function with a derivative rule of its own has no gradients inside")
-    table = [made.get(row.name, inside) for row in net.rows(*x)]
-    reason = next((str(g) for g in table if isinstance(g, SigpropError) and g is not inside), "")
-    return [(np.nan, np.nan, np.nan) if isinstance(g, SigpropError) else (g.plain(), _log10(g.array, g.exponent), g.plain() * g.note.error)
-            for g in table], reason
+    found_rows = {row.name: made.rows.get(row.name, inside) for row in rows}
+    made = made._replace(rows=found_rows)
+    if exact_only:
+        by_row, by_leaf = ({name: _exact(name, g) for name, g in some.items()} for some in (made.rows, made.parameters))
+        made = Gradients(by_row, by_leaf, {name: a for name, a in made.sites.items() if isinstance(by_row[name], Named)})
+    reason = next((str(g) for g in made.rows.values() if isinstance(g, SigpropError) and g is not inside), "")
+    return made, reason
+
+
+def _columns(dim: str, name: str, found: Sequence[Named | SigpropError], log10: str = "") -> dict[str, Any]:
+    """E[g²] and its error, and its decimal logarithm under the name ``log10``; NaN where it is not known."""
+    known = [g if isinstance(g, SigpropError) else g._replace(array=namespace(g.array).maximum(g.array, 0.0)) for g in found]
+    triples = [(np.nan, np.nan, np.nan) if isinstance(g, SigpropError) else
+               (g.plain(), g.plain() * g.note.error, _log10(g.array, g.exponent)) for g in known]
+    names = (f"{name}_variance", f"{name}_error", log10)
+    columns = [_stacked(column) for column in zip(*triples, strict=True)] or [np.zeros(0)] * 3
+    return {key: (dim, column) for key, column in zip(names, columns, strict=True) if key}
 
 
 def _exact(name: str, gradient: Named | SigpropError) -> Named | SigpropError:

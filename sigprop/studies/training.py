@@ -1,0 +1,82 @@
+"""Short training runs with Adam, whose losses and parameters are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from sigprop.errors import InvalidInput, MissingDependency
+from sigprop.init.checks import check_number, check_whole
+from sigprop.network import Network, parameter_paths
+
+
+def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: Callable[[Any, Any], Any], steps: int,
+            learning_rate: float, batch_size: int, key: Any = None, watch: Sequence[str] = ()) -> xr.Dataset:
+    """Train the trained parameters of ``net`` on random minibatches.
+
+    Args:
+        x, targets: all examples, on axis 0.
+        loss: of outputs and targets of a minibatch.
+        steps, learning_rate, batch_size: of Adam.
+        key: of the draw of the parameters and of the minibatches, ``jax.random.key(0)`` by default.
+        watch: paths of parameters whose root mean square is kept at every step.
+
+    Returns:
+        ``loss`` ``(step)``, before each step, infinite where a run diverges; ``rms`` ``(step, parameter)`` of those watched.
+
+    Raises:
+        InvalidInput: for numbers out of range, and more examples in a minibatch than there are.
+        MissingDependency: where optax is not installed.
+    """
+    try:
+        import optax
+    except ImportError as error:
+        raise MissingDependency("training needs optax: pip install 'sigprop[studies]'") from error
+    check_whole("steps", steps)
+    check_number("learning_rate", learning_rate, above=0.0)
+    check_whole("batch_size", batch_size)
+    if batch_size > len(targets):
+        raise InvalidInput(f"batch_size: {batch_size} given, there are {len(targets)} examples")
+    key = jax.random.key(0) if key is None else key
+    optimizer, watched = optax.adam(learning_rate), list(watch)
+    leaves, tree = jax.tree.flatten(net.init(key))
+    paths = parameter_paths(net.abstract_params)
+    still = {k: leaf for k, (leaf, moves) in enumerate(zip(leaves, net.trainable, strict=True)) if not moves}
+    moving = {k: leaf for k, leaf in enumerate(leaves) if k not in still}
+
+    def cost(some: dict[int, Any], inputs: list[Any], wanted: Any) -> Any:
+        every = {**still, **some}
+        return loss(net.apply(jax.tree.unflatten(tree, [every[k] for k in range(len(leaves))]), *inputs), wanted)
+
+    def step(state: Any, k: Any) -> Any:
+        some, moments = state
+        chosen = jax.random.choice(jax.random.fold_in(k, 1), len(targets), (batch_size,), replace=False)
+        found, gradient = jax.value_and_grad(cost)(some, [jnp.asarray(a)[chosen] for a in x], jnp.asarray(targets)[chosen])
+        rms = [jnp.sqrt(jnp.mean(jnp.square(some[paths.index(path)]))) for path in watched]
+        updates, moments = optimizer.update(gradient, moments, some)
+        return (optax.apply_updates(some, updates), moments), (found, jnp.asarray(rms))
+
+    keys = jax.random.split(key, steps)
+    _, (losses, sizes) = jax.jit(lambda state: jax.lax.scan(step, state, keys))((moving, optimizer.init(moving)))
+    return xr.Dataset({"loss": ("step", np.nan_to_num(np.asarray(losses, np.float64), nan=np.inf)),
+                       "rms": (("step", "parameter"), np.asarray(sizes, np.float64).reshape(steps, len(watched)))},
+                      {"step": np.arange(steps), "parameter": watched})
+
+
+def digit_labels() -> np.ndarray:
+    """Which digit each of scikit-learn's images shows, int32 ``[1797]``.
+
+    Raises:
+        MissingDependency: where scikit-learn is not installed.
+    """
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise MissingDependency("digits need scikit-learn: pip install 'sigprop[studies]'") from error
+    found: Any = datasets.load_digits()
+    return np.asarray(found.target, np.int32)
