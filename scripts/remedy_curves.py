@@ -35,7 +35,7 @@ MARKS = "<!-- remedy table: written by scripts/remedy_curves.py -->", "<!-- end 
 
 
 def place(name, folder):
-    return folder / ("-".join("".join(c if c.isalnum() else " " for c in name.lower()).split()) + ".json")
+    return folder / ("-".join("".join(c if c.isascii() and c.isalnum() else " " for c in name.lower()).split()) + ".json")
 
 
 def settings(name):

@@ -77,7 +77,7 @@ class PostNormEncoder(nnx.Module):
         return self.head(x.mean(1))
 
 
-def unet(rngs, widths=(16, 32, 32), convolutions=6):
+def unet(rngs, widths=(16, 32, 32), convolutions=4):
     return UNet(widths, 10, convolutions, rngs)
 
 
@@ -147,7 +147,7 @@ class Case:
 
 
 CASES = {
-    "U-Net, LeCun": Case(unet, IMAGES, SEGMENTS, pixel_entropy, Rule(1e-2), 300),
+    "U-Net, LeCun": Case(unet, IMAGES, SEGMENTS, pixel_entropy, Rule(3e-3), 300),
     "tanh, 100 layers, He": Case(tanh, PIXELS, LABELS, entropy, Rule(1e-3), 150, "critical"),
     "autoencoder, 40 layers, N(0, 0.01²)": Case(autoencoder, PIXELS, PIXELS, square, Rule(1e-3, adam=True), 150),
     "ResNet without norm, He": Case(resnet, IMAGES, LABELS, entropy, Rule(3e-3), 300),
