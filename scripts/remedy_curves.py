@@ -24,13 +24,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from readme import put  # noqa: E402
-from remedy_models import CASES, trainer  # noqa: E402
+from remedy_models import CASES, entropy, pixel_entropy, square, trainer  # noqa: E402
 
 import sigprop as sp  # noqa: E402
 
 STARTS = {"before": "#d55e00", "after": "#0072b2"}  # told apart by the colour-blind too (Okabe & Ito)
+UNITS = {square: "mean squared error", entropy: "cross-entropy", pixel_entropy: "cross-entropy per pixel"}
 SMOOTHED = 10  # steps that a curve averages over
-CEILING = 2.0  # top of a panel, in units of the loss of chance
+CEILING = 1.5  # top of a panel, in units of the loss of chance
 MARKS = "<!-- remedy table: written by scripts/remedy_curves.py -->", "<!-- end of remedy table -->"
 
 
@@ -89,7 +90,8 @@ def draw(shown):
     for axes in panels[len(shown):]:
         axes.axis("off")
     handles, labels = panels[0].get_legend_handles_labels()
-    panels[-1].legend(handles, labels, loc="center", frameon=False, fontsize=11)
+    panels[-1].legend(handles, labels, loc="center", frameon=False, fontsize=11, alignment="left", title_fontsize=11,
+                      title=f"line: median of seeds; band: all seeds\n(means of up to {SMOOTHED} minibatches)\n")
     return figure
 
 
@@ -100,10 +102,10 @@ def panel(axes, name, runs):
         losses = np.array([smoothed(np.minimum(run[:-1], 1e9)) for run in runs[start].values()])
         if losses.size:
             steps = np.arange(losses.shape[1])
-            axes.plot(steps, np.median(losses, axis=0), color=color, linewidth=1.8, label=f"{start} the remedy: median of seeds")
-            axes.fill_between(steps, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.2, linewidth=0, label="all seeds")
-    axes.axhline(case.chance, color="#444444", linestyle="--", linewidth=1.0, label="chance: output independent of the input")
-    axes.set(xlim=(0, case.steps), ylim=(0, top), xlabel="step", ylabel="mean squared error" if "autoencoder" in name else "cross-entropy")
+            axes.plot(steps, np.median(losses, axis=0), color=color, linewidth=1.8, label=f"{start} the remedy")
+            axes.fill_between(steps, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.2, linewidth=0)
+    axes.axhline(case.chance, color="#444444", linestyle="--", linewidth=1.0, label="output independent of the input")
+    axes.set(xlim=(0, case.steps), ylim=(0, top), xlabel="step", ylabel=UNITS[case.loss])
     axes.set_title(f"{name}\n{case.rule}", loc="left", fontsize=9.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)

@@ -119,7 +119,7 @@ class Rule:
     adam: bool = False
 
     def __str__(self):
-        return f"{'Adam' if self.adam else 'SGD, momentum 0.9'}, {self.rate:g}"
+        return f"Adam, rate {self.rate:g}" if self.adam else f"SGD, rate {self.rate:g}, momentum 0.9"
 
     def optax(self):
         return optax.adam(self.rate) if self.adam else optax.sgd(self.rate, momentum=0.9)
