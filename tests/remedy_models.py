@@ -151,7 +151,7 @@ CASES = {
     "tanh, 100 layers, He": Case(tanh, PIXELS, LABELS, entropy, Rule(1e-3), 150, "critical"),
     "autoencoder, 40 layers, N(0, 0.01²)": Case(autoencoder, PIXELS, PIXELS, square, Rule(1e-3, adam=True), 150),
     "ResNet without norm, He": Case(resnet, IMAGES, LABELS, entropy, Rule(3e-3), 300),
-    "post-norm transformer, Xavier": Case(transformer, ROWS, LABELS, entropy, Rule(3e-3, adam=True), 200),
+    "post-norm transformer, Xavier": Case(transformer, ROWS, LABELS, entropy, Rule(4e-3, adam=True), 200),
 }
 
 
