@@ -117,3 +117,29 @@ def test_bad_input(name):
 def test_explosion_is_reported_not_hidden():
     point = mf.fixed_point("relu", 2.5)
     assert point.q == np.inf and not point.converged
+
+
+GRIDS = {"tanh": ([0.5, 1.69, 2.5, 6.25], [0.0, 0.05]), "relu": ([1.0, 2.0, 2.5], [0.0, 0.1]), "gelu": ([1.5, 2.2], [0.05])}
+
+
+@pytest.mark.parametrize("activation", GRIDS)
+def test_diagrams_are_the_single_points(activation):
+    """Interpolated against integrated at each point; numbers of fixed points, directions and phases differ."""
+    weights, biases = GRIDS[activation]
+    found = mf.phase_diagram(activation, weights, biases)
+    assert found.error < 1e-9
+    for w in weights:
+        for b in biases:
+            here, point = found.sel(weight_variance=w, bias_variance=b), mf.fixed_point(activation, w, b)
+            expected = {"q": point.q, "c": point.c}
+            if point.converged:
+                expected |= {"chi1": mf.chi1(activation, w, b), **mf.depth_scales(activation, w, b)._asdict()}
+            got = [float(here[name]) for name in expected]
+            np.testing.assert_allclose(got, [*expected.values()], rtol=1e-6, atol=1e-9, err_msg=f"{activation} {w} {b}")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [(("tanh", [1.0, -1.0]), "weight_variances"), (("tanh", 1.0, [np.nan]), "bias_variances"),
+                                                    (("tanh", []), "weight_variances"), ((lambda x: 0.0 * x, 1.0), "zero")])
+def test_diagrams_name_bad_input(arguments, message):
+    with pytest.raises(sp.InvalidInput, match=message):
+        mf.phase_diagram(*arguments)
