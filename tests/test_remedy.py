@@ -18,7 +18,7 @@ from sigprop.predict.branches import branch_ends
 X = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
 TOKENS = np.arange(10, dtype=np.int32).reshape(2, 5)
 FALSE_ALARM = 1e-6
-SMALL = {"U-Net, LeCun": {"widths": (8, 16, 16), "convolutions": 2}, "tanh, 100 layers, He": {"depth": 20},
+SMALL = {"U-Net, LeCun": {"widths": (8, 16), "convolutions": 2}, "tanh, 100 layers, He": {"depth": 20},
          "autoencoder, 40 layers, N(0, 0.01²)": {"width": 48},
          "ResNet without norm, He": {"blocks": 6}, "post-norm transformer, Xavier": {"layers": 1}}
 FULL = {name: {"layers": 4} if "transformer" in name else {} for name in CASES}
