@@ -138,8 +138,9 @@ def test_diagrams_are_the_single_points(activation):
             np.testing.assert_allclose(got, [*expected.values()], rtol=1e-6, atol=1e-9, err_msg=f"{activation} {w} {b}")
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(("tanh", [1.0, -1.0]), "weight_variances"), (("tanh", 1.0, [np.nan]), "bias_variances"),
-                                                    (("tanh", []), "weight_variances"), ((lambda x: 0.0 * x, 1.0), "zero")])
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("tanh", [1.0, -1.0]), "weight_variances"), (("tanh", 1.0, [np.nan]), "bias_variances"), (("tanh", []), "weight_variances"),
+    ((lambda x: 0.0 * x, 1.0), "zero")])
 def test_diagrams_name_bad_input(arguments, message):
     with pytest.raises(sp.InvalidInput, match=message):
         mf.phase_diagram(*arguments)

@@ -22,15 +22,15 @@ _LEAST = 8  # periods that make a loop
 
 
 class Repeat(NamedTuple):
-    """``count`` times ``period`` equations from ``start``."""
+    """``period`` equations ``times`` times, from ``start``."""
 
     start: int
     period: int
-    count: int
+    times: int
 
     @property
     def stop(self) -> int:
-        return self.start + self.period * self.count
+        return self.start + self.period * self.times
 
 
 class Row(NamedTuple):
@@ -154,8 +154,8 @@ def _longest(kinds: np.ndarray, reads: np.ndarray, low: int, high: int) -> Repea
         for start, length in _runs(alike):
             if length >= max(_LEAST * period, saved + 1):
                 repeat = _flowing(reads, low + start, period, length)
-                if repeat is not None and (repeat.count - 1) * period > saved:
-                    best, saved = repeat, (repeat.count - 1) * period
+                if repeat is not None and (repeat.times - 1) * period > saved:
+                    best, saved = repeat, (repeat.times - 1) * period
     return best
 
 
