@@ -83,7 +83,7 @@ LOOPS = {chain: 1, two_before: 1, all_of_them: 2, every_third: 1, not_alike: 0, 
 @pytest.mark.parametrize("transform", [lambda f: f, lambda f: lambda x: jax.vmap(f)(jnp.stack([x, -x])), lambda f: jax.jacfwd(f)],
                          ids=["plain", "vmap", "jacfwd"])
 def test_loops_are_found_and_change_nothing(function, transform):
-    one, two = (partial(function, n=n) for n in (33, 45))
+    one, two = (partial(function, n=n) for n in (40, 56))
     found = jax.jit(transform(rolled(one)))(X)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), found, jax.jit(transform(one))(X))
     program = jax.make_jaxpr(rolled(one))(X).jaxpr
@@ -119,7 +119,7 @@ def convolutions(depth):
 DEEP = {perceptron: (5,), PreNorm: (5,), convolutions: (6, 8)}
 
 
-@pytest.mark.parametrize("model", DEEP, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("model", [perceptron, PreNorm, pytest.param(convolutions, marks=pytest.mark.slow)], ids=lambda m: m.__name__)
 def test_kernels_of_deep_networks_compile_as_shallow_ones(model):
     """float64, on the host without loops, against float32 with them; the programs are equal in length."""
     x = np.random.default_rng(0).standard_normal((4, *DEEP[model])).astype(np.float32)
@@ -133,6 +133,7 @@ def test_kernels_of_deep_networks_compile_as_shallow_ones(model):
     assert lengths[1] < 1.1 * lengths[0]
 
 
+@pytest.mark.slow
 def test_contributions_of_all_layers():
     kernel = sp.infinite_kernel(sp.network(perceptron(12), X), per_leaf=True)
     exact, found = kernel(X), jax.jit(kernel)(X)

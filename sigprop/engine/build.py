@@ -89,6 +89,7 @@ class Pool:
         self.originals: dict[Node, Node] = {}  # of copies of weights that are used again, transposed
         self.uses: dict[Leaf, list[Leaf]] = {}  # of leaves that are used again, as they were: with copies tied to them
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
+        self.multiples: dict[Node, tuple[Occurrence, float]] = {}  # traced constants that are a number times another one
         self.query: Query
 
     def _intern(self, kind: type, identity: tuple, dims: Sequence[Dim], *, parity: Parity = EVEN, gaussian: bool = False,
@@ -513,7 +514,18 @@ class Pool:
             out = out * _over(node, index, used, dims)
         out = xp.broadcast_to(out, [dims[d].size for d in used])
         note = Note.of(c.note for c, _ in consts)  # type: ignore[attr-defined]
-        return self.const(out, [dims[d] for d in used], note), tuple(used)
+        made = self.const(out, [dims[d] for d in used], note)
+        self._note_multiple(made, used, consts)
+        return made, tuple(used)
+
+    def _note_multiple(self, made: Node, used: Sequence[int], consts: Sequence[Occurrence]) -> None:
+        traced = [c for c in consts if not concrete(c[0].array)]  # type: ignore[attr-defined]
+        numbers = [c[0].array for c in consts if concrete(c[0].array)]  # type: ignore[attr-defined]
+        if len(traced) == 1 and made is not traced[0][0] and all(np.size(a) == 1 for a in numbers):
+            ((node, index),) = traced
+            base, scale = self.multiples.get(node, (whole(node), 1.0))
+            where = tuple(used.index(index[j]) for j in base[1])
+            self.multiples[made] = (base[0], where), scale * float(np.prod([np.float64(a).item() for a in numbers]))
 
     def shared_sign(self, node: Node) -> bool:
         """Whether the node depends on leaves that are flipped all at once, as derivatives do."""

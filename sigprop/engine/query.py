@@ -262,10 +262,16 @@ class Query:
         for node, labels in factors:
             consts, others = self._heads((node, tuple(range(len(labels)))))
             if consts:
-                fixed += [Named(tuple(labels[j] for j in i), n.array, note=n.note) for n, i in consts]  # type: ignore[attr-defined]
+                fixed += [f for n, i in consts for f in self._constant(n, tuple(labels[j] for j in i))]
                 others = [self.pool.over(others, node.dims, self.pool.mul)] if others else []
             rest += [(n, tuple(labels[j] for j in i)) for n, i in others]
         return fixed, rest
+
+    def _constant(self, node: Node, labels: tuple[AnyLabel, ...]) -> list[Named]:
+        """A constant; of multiples of one traced array the number apart, so that products of that are formed once for all of them."""
+        (base, where), scale = self.pool.multiples.get(node, (whole(node), None))
+        found = Named(tuple(labels[j] for j in where), base.array, note=node.note)  # type: ignore[attr-defined]
+        return [found] if scale is None else [found, Named((), np.asarray(scale))]
 
     def _heads(self, occurrence: Occurrence) -> tuple[list[Occurrence], list[Occurrence]]:
         """The constants among the factors of a product, but for numbers, which belong to what they multiply."""
@@ -471,8 +477,13 @@ def _of_draws(node: Node) -> bool:
 
 
 def _waits(factors: Sequence[Factor]) -> bool:
-    """Whether the moment is better left open, for the sums over it: a sampled one, or one that is a product over fewer sites."""
-    return mixes_sites(factors) or (len(factors) == 2 and all(_splits(n) for n, _ in factors))
+    """Whether the moment is better left open, for the sums over it: a sampled one, or one that is a product over fewer sites.
+
+    That of multiples of draws is a product of constants, which are summed together: numbers among them stay outside of large sums.
+    """
+    nodes = [n for n, _ in factors]
+    multiples = any(isinstance(n, Mul) for n in nodes) and all(map(_of_draws, nodes))
+    return mixes_sites(factors) or (len(factors) == 2 and (multiples or all(map(_splits, nodes))))
 
 
 @per_node
