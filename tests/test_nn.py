@@ -131,7 +131,11 @@ def test_standardized_layers_keep_the_signal(width=64, seeds=64):
     assert (np.abs(size[1:] - size[0]) < 5 * np.hypot(error[1:], error[0])).all()
 
 
-@pytest.mark.parametrize(("mask", "kept"), [(nn.RandomMask(0.25), 0.25), (nn.RandomMask(0.9), 0.9), (nn.BlockMask(2, 4), 0.5)])
+MAGNITUDES = {0.5: 0.9287, 0.2: 0.6498, 0.1: 0.4393, 0.05: 0.2791, 0.01: 0.0845}  # fraction kept, share of the variance
+
+
+@pytest.mark.parametrize(("mask", "kept"), [
+    (nn.RandomMask(0.25), 0.25), (nn.RandomMask(0.9), 0.9), (nn.BlockMask(2, 4), 0.5)])
 def test_masks(mask, kept):
     """E[z²] falls by the kept fraction in every layer, unless He's variance is divided by it."""
     sparse = partial(nn.MaskedLinear, mask=mask)
@@ -139,6 +143,27 @@ def test_masks(mask, kept):
         net = mlp(3, layer=sparse, kernel_init=init)
         q = layers(net, net.example[0])
         np.testing.assert_allclose(q / q[0], factor ** np.arange(3.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kept", MAGNITUDES)
+def test_magnitude_masks(kept, depth=4):
+    """E[z²] falls by more than the kept fraction, unless He's variance is divided by the share of the variance that is kept."""
+    for correction in (1.0, MAGNITUDES[kept]):
+        init = sp.init.he(distribution="normal", kept=correction)
+        mask = nn.MagnitudeMask(kept, init)
+        assert mask.share == pytest.approx(MAGNITUDES[kept], abs=5e-5)
+        net = mlp(depth, 64, layer=partial(nn.MaskedLinear, mask=mask), kernel_init=init)
+        q = layers(net, net.example[0])
+        np.testing.assert_allclose(q / q[0], (mask.share / correction) ** np.arange(depth), rtol=1e-5)
+
+
+def test_magnitude_masks_are_measured(kept=0.2, width=128, depth=4, seeds=512):
+    """False alarm 1e-6."""
+    init = sp.init.he(distribution="normal")
+    net = mlp(depth, width, layer=partial(nn.MaskedLinear, mask=nn.MagnitudeMask(kept, init)), kernel_init=init)
+    predicted, found = (f(net, net.example[0], backward=False) for f in (sp.propagate, partial(sp.measure, seeds=seeds)))
+    gap = np.abs(found.second_moment - predicted.second_moment) / found.second_moment_stderr
+    assert (gap < 6).all() and (found.second_moment_stderr < 0.05 * found.second_moment).all()
 
 
 def test_masks_are_constant():
@@ -223,6 +248,7 @@ BAD = {
     "growth: 0 given": lambda r: nn.DenseNet(3, 0, 2, rngs=r),
     "kept: 0.0 given; it must be above 0": lambda r: nn.RandomMask(0.0),
     "kept: 5 given; it must be at most size, 4": lambda r: nn.BlockMask(5, 4),
+    "init: its law is uniform": lambda r: nn.MaskedLinear(6, 2, mask=nn.MagnitudeMask(0.5, sp.init.he(distribution="uniform")), rngs=r),
     "size: 4 given, it does not divide the 6 inputs": lambda r: nn.MaskedLinear(6, 2, mask=nn.BlockMask(2, 4), rngs=r),
     "mask: it has entries other than 0 and 1": lambda r: nn.GivenMask([0.5]),
     "mask: its shape is": lambda r: nn.MaskedLinear(6, 2, mask=nn.GivenMask(np.ones((2, 6))), rngs=r),

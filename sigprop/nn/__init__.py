@@ -6,7 +6,7 @@ from sigprop.nn.coordinates import PINN, FourierFeatures, Frequencies, ModifiedM
 from sigprop.nn.decoder import Decoder, UNet
 from sigprop.nn.dense import MLP, Autoencoder
 from sigprop.nn.densenet import DenseLayer, DenseNet, no_norm
-from sigprop.nn.masked import BlockMask, GivenMask, Mask, Masked, MaskedConv, MaskedLinear, RandomMask
+from sigprop.nn.masked import BlockMask, GivenMask, MagnitudeMask, Mask, Masked, MaskedConv, MaskedLinear, RandomMask
 from sigprop.nn.recurrent import RecurrentClassifier
 from sigprop.nn.reparametrized import (
     Reparametrized,
@@ -23,9 +23,9 @@ from sigprop.nn.transformer import DecoderBlock, EncoderBlock, FeedForward, Post
 
 __all__ = [
     "BlockMask", "CNN", "Convolution", "Decoder", "DecoderBlock", "DenseLayer", "DenseNet", "Depthwise", "EncoderBlock", "FeedForward",
-    "Fixup", "FourierFeatures", "Frequencies", "Gain", "Gamma", "GivenMask", "Grouped", "LayerScale", "MLP", "Autoencoder", "Mask",
-    "Masked", "MaskedConv", "MaskedLinear", "ModifiedMLP", "PINN", "Plain", "Pointwise", "PostActivation", "PostNorm", "PreActivation",
-    "PreNorm", "RandomMask", "ReZero", "RecurrentClassifier", "Reparametrized", "ResNet", "SandwichNorm", "SelfAttention", "Separable",
-    "Shift", "Siren", "SkipInit", "StandardizedConv", "StandardizedLinear", "Transposed", "UNet", "WeightNorm", "WeightNormConv",
-    "WeightNormLinear", "WeightStandardized", "ZeroGamma", "no_norm",
+    "Fixup", "FourierFeatures", "Frequencies", "Gain", "Gamma", "GivenMask", "Grouped", "LayerScale", "MLP", "MagnitudeMask", "Autoencoder",
+    "Mask", "Masked", "MaskedConv", "MaskedLinear", "ModifiedMLP", "PINN", "Plain", "Pointwise", "PostActivation", "PostNorm",
+    "PreActivation", "PreNorm", "RandomMask", "ReZero", "RecurrentClassifier", "Reparametrized", "ResNet", "SandwichNorm",
+    "SelfAttention", "Separable", "Shift", "Siren", "SkipInit", "StandardizedConv", "StandardizedLinear", "Transposed", "UNet",
+    "WeightNorm", "WeightNormConv", "WeightNormLinear", "WeightStandardized", "ZeroGamma", "no_norm",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import jax
@@ -14,11 +15,12 @@ from jaxtyping import Array, Float
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_number, check_whole
+from sigprop.init.initializer import Initializer
 from sigprop.nn.checks import check_callable, check_divides
 from sigprop.nn.reparametrized import Reparametrized
 from sigprop.nn.shared import HE, ZEROS, Init
 
-MaskMaker = Callable[[Any, tuple[int, ...]], Any]  # (key, shape of the kernel) -> zeros and ones
+MaskMaker = Callable[[Any, Any], Any]  # (key, kernel) -> zeros and ones
 
 
 class Mask(nnx.Variable):
@@ -38,8 +40,41 @@ class RandomMask:
     def __post_init__(self) -> None:
         check_number("kept", self.kept, high=1.0, above=0.0)
 
-    def __call__(self, key: Any, shape: tuple[int, ...]) -> Array:
-        return jax.random.bernoulli(key, self.kept, shape)
+    def __call__(self, key: Any, kernel: Array) -> Array:
+        return jax.random.bernoulli(key, self.kept, kernel.shape)
+
+
+@dataclass(frozen=True)
+class MagnitudeMask:
+    """Keeps the largest weights of a normal kernel: those beyond ``t`` standard deviations, ``t`` the quantile of ``1 - kept / 2``.
+
+    They carry more than their share of the variance, :attr:`share`, by which E[z²] is multiplied in each layer.
+
+    Args:
+        kept: expected fraction.
+        init: the initializer of the kernel, one of :mod:`sigprop.init` with a normal law.
+
+    Raises:
+        InvalidInput: for a fraction out of (0, 1]; by a call where the law is not normal.
+    """
+
+    kept: float
+    init: Initializer
+
+    def __post_init__(self) -> None:
+        check_number("kept", self.kept, high=1.0, above=0.0)
+
+    @property
+    def share(self) -> float:
+        """``kept + 2 t phi(t)`` of the variance, ``phi`` the normal density."""
+        t = NormalDist().inv_cdf(1 - self.kept / 2)
+        return self.kept + 2 * t * NormalDist().pdf(t)
+
+    def __call__(self, key: Any, kernel: Array) -> Array:
+        law = self.init.law(kernel.shape)
+        if law.family != "normal":
+            raise InvalidInput(f"init: its law is {law.family}; the fraction that is kept is known for normal ones")
+        return jnp.abs(kernel) >= NormalDist(0.0, law.variance**0.5).inv_cdf(1 - self.kept / 2)
 
 
 @dataclass(frozen=True)
@@ -59,7 +94,8 @@ class BlockMask:
         if self.kept > self.size:
             raise InvalidInput(f"kept: {self.kept} given; it must be at most size, {self.size}")
 
-    def __call__(self, key: Any, shape: tuple[int, ...]) -> Array:
+    def __call__(self, key: Any, kernel: Array) -> Array:
+        shape = kernel.shape
         inputs = int(np.prod(shape[:-1]))
         check_divides("size", self.size, inputs, "inputs of a unit")
         scores = jax.random.uniform(key, (inputs // self.size, self.size, shape[-1]))
@@ -81,9 +117,9 @@ class GivenMask:
         if not np.isin(np.asarray(self.mask), (0, 1)).all():
             raise InvalidInput("mask: it has entries other than 0 and 1")
 
-    def __call__(self, key: Any, shape: tuple[int, ...]) -> Array:
-        if np.shape(self.mask) != shape:
-            raise InvalidInput(f"mask: its shape is {np.shape(self.mask)}; it must be that of the kernel, {shape}")
+    def __call__(self, key: Any, kernel: Array) -> Array:
+        if np.shape(self.mask) != kernel.shape:
+            raise InvalidInput(f"mask: its shape is {np.shape(self.mask)}; it must be that of the kernel, {kernel.shape}")
         return jnp.asarray(self.mask)
 
 
@@ -94,7 +130,7 @@ class Masked(Reparametrized):
 
     Args:
         layer: as in :class:`Reparametrized`.
-        mask: :class:`RandomMask`, :class:`BlockMask`, :class:`GivenMask`, or any function of a key and the kernel's shape.
+        mask: :class:`RandomMask`, :class:`BlockMask`, :class:`MagnitudeMask`, :class:`GivenMask`, or any function of a key and the kernel.
 
     Raises:
         InvalidInput: for a mask that is no function, or does not fit.
@@ -103,7 +139,7 @@ class Masked(Reparametrized):
     def __init__(self, layer: Any, mask: MaskMaker, *, rngs: nnx.Rngs) -> None:
         super().__init__(layer)
         check_callable(mask=mask)
-        self.mask = Mask(mask(rngs.params(), layer.kernel.shape).astype(layer.kernel.dtype))
+        self.mask = Mask(mask(rngs.params(), layer.kernel[...]).astype(layer.kernel.dtype))
 
     def kernel(self) -> Float[Array, "*axes outputs"]:
         return self.layer.kernel[...] * self.mask[...]
