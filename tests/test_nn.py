@@ -238,6 +238,7 @@ BAD = {
     "groups: 2 given, it does not divide the 3 input": lambda r: nn.CNN(3, [4], 2, layer=nn.Grouped(groups=2), rngs=r),
     "in_features: 3 given, it does not divide the 4 output": lambda r: nn.CNN(3, [4], 2, layer=nn.Depthwise(), rngs=r),
     "layer: 'depthwise' given; it must be one of": lambda r: nn.CNN(3, [4], 2, layer="depthwise", rngs=r),
+    "layer: 1 makers given for 2 layers": lambda r: nn.MLP([4, 4, 2], layer=[nnx.Linear], rngs=r),
     "layer: 2 kinds given for 1 widths": lambda r: nn.CNN(3, [4], 2, layer=[nn.Pointwise()] * 2, rngs=r),
     "padding: 'same' is none of": lambda r: nn.Convolution(padding="same"),
     "stride: 0 given": lambda r: nn.Transposed(stride=0),

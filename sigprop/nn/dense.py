@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flax import nnx
 from jaxtyping import Array, Float
 
+from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
 from sigprop.nn.checks import check_callable, checked_widths
 from sigprop.nn.shared import HE, ZEROS, Activation, Init, LayerMaker
@@ -18,20 +19,26 @@ class MLP(nnx.Module):
     Args:
         widths: of the input, the hidden layers and the output: two numbers or more.
         layer: makes each layer, called as ``layer(in_features, out_features, kernel_init=, bias_init=, rngs=)``: ``nnx.Linear``,
-            :class:`WeightNormLinear`, or a ``functools.partial`` of :class:`MaskedLinear`.
+            :class:`WeightNormLinear`, or a ``functools.partial`` of :class:`MaskedLinear`; or a sequence of one for each.
         kernel_init, bias_init, act: of every layer, and after every layer but the last.
 
     Raises:
-        InvalidInput: for fewer than two widths, widths that are not whole numbers of 1 or more, and what cannot be called.
+        InvalidInput: for fewer than two widths, widths that are not whole numbers of 1 or more, what cannot be called, and another number
+            of makers than of layers.
     """
 
-    def __init__(self, widths: Sequence[int], *, layer: LayerMaker = nnx.Linear, kernel_init: Init = HE, bias_init: Init = ZEROS,
-                 act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
+    def __init__(self, widths: Sequence[int], *, layer: LayerMaker | Sequence[LayerMaker] = nnx.Linear, kernel_init: Init = HE,
+                 bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         sizes = checked_widths("widths", widths, 2)
-        check_callable(layer=layer, kernel_init=kernel_init, bias_init=bias_init, act=act)
+        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        makers = list(layer) if isinstance(layer, Sequence) else [layer] * len(pairs)
+        check_callable(**{f"layer {k}": maker for k, maker in enumerate(makers)} if isinstance(layer, Sequence) else {"layer": layer},
+                       kernel_init=kernel_init, bias_init=bias_init, act=act)
+        if len(makers) != len(pairs):
+            raise InvalidInput(f"layer: {len(makers)} makers given for {len(pairs)} layers; give one for each, or one for all")
         self.act = act
-        self.layers = nnx.List([layer(a, b, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
-                                for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.layers = nnx.List([make(a, b, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
+                                for make, (a, b) in zip(makers, pairs, strict=True)])
 
     def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch outputs"]:
         for layer in self.layers[:-1]:

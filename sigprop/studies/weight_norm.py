@@ -30,7 +30,8 @@ class Study(Base):
     Attributes:
         gain: first value of g of every unit, above 0; a spectral norm has none.
         scale: of v, which is drawn from ``init``.
-        kind: ``"weight_norm"``, ``"standardized"`` or ``"spectral"`` (Flax's, one step of power iteration; measured only).
+        kind: ``"weight_norm"``; ``"standardized"``, after a plain first layer, predicted up to terms of order 1/width; or ``"spectral"``
+            (Flax's, one step of power iteration; measured only).
         depth: number of layers.
         width: of all layers.
     """
@@ -50,8 +51,9 @@ class Study(Base):
         check_whole("width", self.width)
 
     def network(self) -> Network:
-        layers = {"weight_norm": partial(nn.WeightNormLinear, gain=self.gain),
-                  "standardized": partial(nn.StandardizedLinear, gain=self.gain), "spectral": _spectral}
+        standardized = partial(nn.StandardizedLinear, gain=self.gain)
+        layers = {"weight_norm": partial(nn.WeightNormLinear, gain=self.gain), "spectral": _spectral,
+                  "standardized": [nnx.Linear] + [standardized] * (self.depth - 1)}
         init = Scaled(initializer(self.init), self.scale)
         x = unit_inputs((self.examples, self.width), self.seed)
         return network(lambda rngs: nn.MLP([self.width] * (self.depth + 1), layer=layers[self.kind], kernel_init=init, rngs=rngs), x,
