@@ -270,7 +270,8 @@ def test_measurement_agrees(name):
         one, other, error = (f[n].values for f, n in ((found, column), (measured, column), (measured, f"{column}_stderr")))
         assert (other[one == 0] == 0).all()
         live = one > 0  # not NaN; as ratios, since layers differ by powers of ten
-        agree(np.ones(live.sum()), Sample(other[live] / one[live], error[live] / one[live], seeds // 4 - 1), detects=detects, allowance=allowance)
+        ratios = Sample(other[live] / one[live], error[live] / one[live], seeds // 4 - 1)
+        agree(np.ones(live.sum()), ratios, detects=detects, allowance=allowance)
     for kind in ("site_variance", "site_grad_variance"):
         for node in [n for n in found if n.startswith(f"{kind}:")]:
             stderr = measured[node.replace(kind, f"{kind}_stderr")].values
