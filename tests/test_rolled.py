@@ -71,12 +71,23 @@ def derivative(x, n):
     return jax.grad(lambda a: chain(a, n).sum())(x)
 
 
+def constants_of_calls(x, n):
+    for k in range(n):
+        x = jax.jit(lambda x, c=k * np.arange(5, dtype=np.float32): jnp.sin(x + c))(x) + inner(k)(x)
+    return x
+
+
+def inner(k):
+    c = k * np.arange(5, dtype=np.float32)
+    return jax.jit(lambda x: jax.jit(lambda x: jnp.cos(x + c))(x))
+
+
 def of_nothing(x, n):
     return np.float32(n), x
 
 
 LOOPS = {chain: 1, two_before: 1, all_of_them: 2, every_third: 1, not_alike: 0, two_loops: 2, first_is_kept: 1, derivative: 2,
-         of_nothing: 0}
+         constants_of_calls: 0, of_nothing: 0}
 
 
 @pytest.mark.parametrize("function", LOOPS, ids=lambda f: f.__name__)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop.arrays import concrete, is_key, same_array
-from sigprop.tracing.compat import Literal, part_of
+from sigprop.tracing.compat import ClosedJaxpr, Jaxpr, Literal, part_of
 
 _LEAST = 8  # periods that make a loop
 
@@ -72,7 +72,7 @@ def _merged(jaxpr: Any, consts: Sequence[Any]) -> Any:
     values: dict[Any, Any] = {}
     one: dict[Any, Any] = {}  # for each variable the first of its value
     for v, a in zip(jaxpr.constvars, consts, strict=True):
-        one[v] = values.setdefault(same_array(np.asarray(a) if concrete(a) and not is_key(a) else a), v)
+        one[v] = values.setdefault(_value(a), v)
     kept = []
     for e in jaxpr.eqns:
         operands = [v if isinstance(v, Literal) else one.get(v, v) for v in e.invars]
@@ -83,10 +83,27 @@ def _merged(jaxpr: Any, consts: Sequence[Any]) -> Any:
     return jaxpr.replace(eqns=kept, outvars=[v if isinstance(v, Literal) else one.get(v, v) for v in jaxpr.outvars])
 
 
+def _value(array: Any) -> Any:
+    return same_array(np.asarray(array) if concrete(array) and not is_key(array) else array)
+
+
 def _kind(e: Any) -> Any:
     """Equal for equations that do the same with operands and literals that are alike."""
     operands = tuple((str(v.aval), str(v.val)) if isinstance(v, Literal) else str(v.aval) for v in e.invars)
-    return e.primitive.name, str(e.params), operands, tuple(str(v.aval) for v in e.outvars)
+    return e.primitive.name, _setting(e.params), operands, tuple(str(v.aval) for v in e.outvars)
+
+
+def _setting(value: Any) -> Any:
+    """Parameters of an equation as a key. The text of a function that it calls lacks the constants of that function."""
+    if isinstance(value, dict):
+        return tuple((name, _setting(value[name])) for name in sorted(value))
+    if isinstance(value, tuple | list):
+        return tuple(map(_setting, value))
+    if isinstance(value, ClosedJaxpr):
+        return (*map(_value, value.consts), _setting(value.jaxpr))
+    if isinstance(value, Jaxpr):
+        return (str(value), *(_setting(e.params) for e in value.eqns))
+    return same_array(value) if isinstance(value, np.ndarray) else str(value)
 
 
 def _ordered(jaxpr: Any) -> list[Any]:
@@ -202,9 +219,9 @@ def _loop(jaxpr: Any, equations: Sequence[Any], repeat: Repeat, env: dict[Any, A
     start, period, count = repeat
     periods = [equations[start + k * period:start + (k + 1) * period] for k in range(count)]
     made = [[v for e in part for v in e.outvars] for part in periods]
-    place = {v: i for i, v in enumerate(made[0])}
+    place, own = {v: i for i, v in enumerate(made[0])}, set(made[1])
     operands = {f[1]: f for f in zip(*([v for e in part for v in e.invars] for part in periods), strict=True)  # each in all periods
-                if not isinstance(f[1], Literal) and f[1] not in set(made[1])}
+                if not isinstance(f[1], Literal) and f[1] not in own}
     carried = [v for v in operands if v in place]
     fixed = [v for v in operands if v not in place and len(set(operands[v])) == 1]
     moving = [v for v in operands if v not in place and len(set(operands[v])) > 1]
