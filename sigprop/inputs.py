@@ -61,6 +61,15 @@ def standardized(array: Any) -> np.ndarray:
     return ((array - array.mean()) / array.std()).astype(np.float32)
 
 
+def digit_labels() -> np.ndarray:
+    """Which digit each of scikit-learn's images shows, int32 ``[1797]``.
+
+    Raises:
+        InvalidInput: where scikit-learn is not installed.
+    """
+    return np.asarray(_datasets().load_digits().target, np.int32)
+
+
 def _digits(examples: int, shape: Sequence[int]) -> np.ndarray:
     if prod(shape) != 64:
         raise InvalidInput(f"--shape: {','.join(map(str, shape))} does not hold the 64 pixels of a digit; try 64 or 8,8,1")

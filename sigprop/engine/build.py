@@ -519,6 +519,7 @@ class Pool:
         return made, tuple(used)
 
     def _note_multiple(self, made: Node, used: Sequence[int], consts: Sequence[Occurrence]) -> None:
+        """Remember a traced constant that is a number times one that was there before."""
         traced = [c for c in consts if not concrete(c[0].array)]  # type: ignore[attr-defined]
         numbers = [c[0].array for c in consts if concrete(c[0].array)]  # type: ignore[attr-defined]
         if len(traced) == 1 and made is not traced[0][0] and all(np.size(a) == 1 for a in numbers):

@@ -10,16 +10,16 @@ import xarray as xr
 
 from sigprop.errors import InvalidInput
 from sigprop.init.activations import Activation
+from sigprop.meanfield.fixed import AT_REST, known
 from sigprop.meanfield.maps import Maps
+from sigprop.meanfield.scales import layers
 
 _STEP = 0.05  # of log q between points where the maps are integrated
 _LOGS = _STEP * np.arange(-552, 553)  # q from 1e-12 to 1e12
 _START = 552  # number of q = 1 among them
-_TOLERANCE = 1e-8  # relative error of a moment that is still used
 _ANGLES = np.linspace(0.0, np.pi / 2, 49)  # arccos of correlations; maps are smooth in the angle, also at equal inputs
 _COARSE = 0.2  # step of log q for maps of correlations
 _STEPS = 12  # of the search for a zero in an interval, far beyond rounding where the function is nearly linear
-_AT_REST = 1e-9  # relative change per layer of what rounding cannot tell from a fixed point
 _NEAREST = 1e-3  # angle below which two inputs count as one
 
 Curve = Callable[[np.ndarray], np.ndarray]
@@ -53,12 +53,11 @@ def phase_diagram(activation: Activation, weight_variances: Any, bias_variances:
     inside, at = np.isfinite(s), np.clip(s, logs[0], logs[-1])
     q = np.exp(s)  # of minus infinity is 0
     alive = q < np.inf
-    moments = {"chi1": _curve(logs, maps.chi), "xi_q": _curve(logs, maps.variance_slope)}
-    chi, slope = (np.where(alive, w * curve(at), np.nan) for curve in moments.values())
+    chi, slope = (np.where(alive, w * _curve(logs, moment)(at), np.nan) for moment in (maps.chi, maps.variance_slope))
     c, pair = _correlations(maps, np.where(inside, at, np.nan), w, b, chi)
     c = np.where(inside, c, np.nan)
-    columns = {"q": q, "c": c, "chi1": chi, "xi_q": _scale(slope), "xi_c": _scale(np.where(np.isfinite(pair), pair, chi)),
-               "xi_gradient": _scale(chi)}
+    columns = {"q": q, "c": c, "chi1": chi, "xi_q": layers(slope, AT_REST),
+               "xi_c": layers(np.where(np.isfinite(pair), pair, chi), AT_REST), "xi_gradient": layers(chi, AT_REST)}
     return xr.Dataset({name: (("weight_variance", "bias_variance"), values) for name, values in columns.items()},
                       {"weight_variance": weights, "bias_variance": biases}, {"activation": str(activation), "error": error})
 
@@ -74,15 +73,15 @@ def _usable(maps: Maps) -> tuple[np.ndarray, Curve, float]:
     """Logarithms of q around 1 at which E[f(z)^2] is known, the logarithm of it as a spline, and the error of that."""
     found = maps.variance(np.exp(_LOGS))
     value = np.asarray(found.value)
-    good = np.isfinite(value) & (value > 0) & (np.asarray(found.error) <= _TOLERANCE * value)
+    good = known(found) & (value > 0)
     if not good[_START]:
         raise InvalidInput(f"activation: E[f(z)^2] of {maps.activation!r} is infinite, zero or cannot be computed at a mean square of 1")
     bad = np.flatnonzero(~good)
     low = max([0, *(bad[bad < _START] + 1)])
     high = min([len(good), *bad[bad > _START]])
-    logs, known = _LOGS[low:high], np.log(value[low:high])
-    half = _spline(logs[::2], known[::2])
-    return logs, _spline(logs, known), float(np.max(np.abs(half(logs) - known)))
+    logs, sizes = _LOGS[low:high], np.log(value[low:high])
+    half = _spline(logs[::2], sizes[::2])
+    return logs, _spline(logs, sizes), float(np.max(np.abs(half(logs) - sizes)))
 
 
 def _spline(x: np.ndarray, y: np.ndarray) -> Curve:
@@ -110,7 +109,7 @@ def _log_q(logs: np.ndarray, size: Curve, weights: np.ndarray, bias: float) -> n
         mine = (sign * first > 0) & beyond.any(1)
         low, high = logs[path[np.maximum(cross - 1, 0)]], logs[path[cross]]
         found = np.where(mine, _zero(lambda s: moved(weights, s), low, high), found)
-    return np.where(np.abs(first) <= _AT_REST, 0.0, found)
+    return np.where(np.abs(first) <= AT_REST, 0.0, found)
 
 
 def _zero(function: Curve, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -132,7 +131,7 @@ def _correlations(maps: Maps, s: np.ndarray, w: np.ndarray, b: np.ndarray, chi: 
     from scipy.interpolate import RectBivariateSpline
 
     c, slope = np.ones(s.shape), np.full(s.shape, np.nan)
-    chaotic = np.isfinite(s) & (chi > 1 + _AT_REST)
+    chaotic = np.isfinite(s) & (chi > 1 + AT_REST)
     if not chaotic.any():
         return c, slope
     t, w, b = s[chaotic], w[chaotic], b[chaotic]
@@ -145,12 +144,7 @@ def _correlations(maps: Maps, s: np.ndarray, w: np.ndarray, b: np.ndarray, chi: 
         return w * pair(angle, t, grid=False) + b * np.exp(-t) - np.cos(angle)
 
     right = np.full(t.shape, np.pi / 2)
-    odd = rest(right) <= _AT_REST  # no bias, and an odd activation
+    odd = rest(right) <= AT_REST  # no bias, and an odd activation
     angle = np.where(odd, right, _zero(lambda a: rest(a) / np.sin(a) ** 2, np.full(t.shape, _NEAREST), right))
     c[chaotic], slope[chaotic] = np.where(odd, 0.0, np.cos(angle)), w * slopes(angle, t, grid=False)
     return c, slope
-
-
-def _scale(slope: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.abs(np.abs(slope) - 1) > _AT_REST, -1 / np.log(np.abs(slope)), np.where(np.isnan(slope), np.nan, np.inf))

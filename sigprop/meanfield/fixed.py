@@ -9,10 +9,11 @@ import numpy as np
 from sigprop.errors import InvalidInput
 from sigprop.init.activations import Activation
 from sigprop.meanfield.maps import Maps
+from sigprop.types import Estimate
 
 _GRID = np.logspace(0.0, 12.0, 193)  # factors between mean squares among which a fixed point is looked for
 _TOLERANCE = 1e-8  # relative error of a moment that is still used
-_AT_REST = 1e-9  # relative change per layer of what rounding cannot tell from a fixed point
+AT_REST = 1e-9  # relative change per layer of what rounding cannot tell from a fixed point
 
 
 class FixedPoint(NamedTuple):
@@ -54,7 +55,7 @@ def fixed_point(activation: Activation, weight_variance: float, bias_variance: f
         return FixedPoint(q, np.nan, q == 0, 0.0)
     size, slope = maps.variance(q), maps.variance_slope(q)
     away = abs(1 - float(slope.value))
-    error = float(size.error) / away if away > _AT_REST else 0.0
+    error = float(size.error) / away if away > AT_REST else 0.0
     c, loose = _correlation(maps, q)
     return FixedPoint(q, c, True, max(error, loose))
 
@@ -65,7 +66,7 @@ def _variance(maps: Maps, start: float) -> float:
     first, exact = _moved(maps, np.array(start))
     if not exact:
         raise InvalidInput(f"activation: E[f(z)^2] of {maps.activation!r} is infinite or cannot be computed at a mean square of {start:g}")
-    if maps.weight_variance == 0 or abs(first) <= _AT_REST:
+    if maps.weight_variance == 0 or abs(first) <= AT_REST:
         return start * (1 + float(first))
     path = start * _GRID ** np.sign(first)
     moved, exact = _moved(maps, path)
@@ -79,8 +80,13 @@ def _variance(maps: Maps, start: float) -> float:
 def _moved(maps: Maps, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Relative change of a mean square in one layer, and where it is known."""
     found = maps.variance(q)
+    return np.asarray(found.value) / q - 1, known(found)
+
+
+def known(found: Estimate) -> np.ndarray:
+    """Where a moment is finite and known well enough to be used."""
     value = np.asarray(found.value)
-    return value / q - 1, np.isfinite(value) & (np.asarray(found.error) <= _TOLERANCE * value)
+    return np.isfinite(value) & (np.asarray(found.error) <= _TOLERANCE * value)
 
 
 def _correlation(maps: Maps, q: float) -> tuple[float, float]:
@@ -88,13 +94,13 @@ def _correlation(maps: Maps, q: float) -> tuple[float, float]:
     from scipy.optimize import brentq
 
     chi = maps.chi(q)
-    if float(chi.value) <= 1 + max(_AT_REST, float(chi.error)):
+    if float(chi.value) <= 1 + max(AT_REST, float(chi.error)):
         return 1.0, 0.0
 
     def rest(c: float) -> float:
         return float(maps.covariance(c, q).value) / q - c
 
-    if rest(0.0) <= _AT_REST:
+    if rest(0.0) <= AT_REST:
         return 0.0, 0.0
     gap = 0.5
     while rest(1 - gap) >= 0 and gap > 1e-8:

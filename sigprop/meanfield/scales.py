@@ -45,7 +45,7 @@ def depth_scales(activation: Activation, weight_variance: float, bias_variance: 
     """
     maps, point = _point(activation, weight_variance, bias_variance)
     q, c = (point.q, point.c) if point.q else (_VANISHING, 1.0)
-    return DepthScales(*(_scale(float(slope.value)) for slope in (maps.variance_slope(q), maps.correlation_slope(c, q), maps.chi(q))))
+    return DepthScales(*(float(layers(slope.value)) for slope in (maps.variance_slope(q), maps.correlation_slope(c, q), maps.chi(q))))
 
 
 def critical_weight_variance(activation: Activation, bias_variance: float = 0.0) -> float:
@@ -68,6 +68,8 @@ def _point(activation: Activation, weight_variance: float, bias_variance: float)
     return Maps(activation, float(weight_variance), float(bias_variance)), point
 
 
-def _scale(slope: Any) -> float:
+def layers(slope: Any, at_rest: float = 1e-12) -> Any:
+    """``-1 / ln |slope|``, infinite where the slope is 1 up to ``at_rest``."""
+    size = np.abs(slope)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(-1 / np.log(abs(slope))) if abs(abs(slope) - 1) > 1e-12 else np.inf
+        return np.where(np.abs(size - 1) <= at_rest, np.inf, -1 / np.log(size))

@@ -44,6 +44,18 @@ def check_callable(**given: Any) -> None:
             raise InvalidInput(f"{name}: {value!r} given; it must be a function, not {type(value).__name__}")
 
 
+def one_for_each(name: str, given: Any, count: int, made: str, places: str) -> tuple[Any, ...]:
+    """A sequence of ``count``, or ``count`` times the one that is given for all.
+
+    Raises:
+        InvalidInput: for a sequence of another length.
+    """
+    every = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,) * count
+    if len(every) != count:
+        raise InvalidInput(f"{name}: {len(every)} {made} given for {count} {places}; give one for each, or one for all")
+    return every
+
+
 def check_instance(name: str, value: Any, kind: type, examples: str) -> None:
     """Refuse an option of another kind.
 

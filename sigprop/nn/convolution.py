@@ -9,11 +9,10 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_choice, check_whole
 from sigprop.init.fans import PLAIN, Fans
 from sigprop.init.scaling import he
-from sigprop.nn.checks import check_callable, check_divides, check_instance, checked_widths
+from sigprop.nn.checks import check_callable, check_divides, check_instance, checked_widths, one_for_each
 from sigprop.nn.shared import HE, LECUN, ZEROS, Activation, Init
 
 _PADDINGS = ("SAME", "VALID", "CIRCULAR")
@@ -177,9 +176,7 @@ class CNN(nnx.Module):
 
 
 def _kinds(layer: Any, count: int) -> tuple[Convolution, ...]:
-    kinds: tuple[Any, ...] = tuple(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else (layer,) * count
-    if len(kinds) != count:
-        raise InvalidInput(f"layer: {len(kinds)} kinds given for {count} widths; give one for each, or one for all")
+    kinds = one_for_each("layer", layer, count, "kinds", "widths")
     for kind in kinds:
         check_instance("layer", kind, Convolution, "Convolution(), Pointwise(), Depthwise(), Separable(), Grouped(groups=2), Transposed()")
     return kinds

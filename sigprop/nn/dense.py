@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
-from sigprop.nn.checks import check_callable, checked_widths
+from sigprop.nn.checks import check_callable, checked_widths, one_for_each
 from sigprop.nn.shared import HE, ZEROS, Activation, Init, LayerMaker
 
 
@@ -30,15 +29,13 @@ class MLP(nnx.Module):
     def __init__(self, widths: Sequence[int], *, layer: LayerMaker | Sequence[LayerMaker] = nnx.Linear, kernel_init: Init = HE,
                  bias_init: Init = ZEROS, act: Activation = nnx.relu, rngs: nnx.Rngs) -> None:
         sizes = checked_widths("widths", widths, 2)
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
-        makers = list(layer) if isinstance(layer, Sequence) else [layer] * len(pairs)
-        check_callable(**{f"layer {k}": maker for k, maker in enumerate(makers)} if isinstance(layer, Sequence) else {"layer": layer},
-                       kernel_init=kernel_init, bias_init=bias_init, act=act)
-        if len(makers) != len(pairs):
-            raise InvalidInput(f"layer: {len(makers)} makers given for {len(pairs)} layers; give one for each, or one for all")
+        makers = one_for_each("layer", layer, len(sizes) - 1, "makers", "layers")
+        for make in makers:
+            check_callable(layer=make)
+        check_callable(kernel_init=kernel_init, bias_init=bias_init, act=act)
         self.act = act
         self.layers = nnx.List([make(a, b, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
-                                for make, (a, b) in zip(makers, pairs, strict=True)])
+                                for make, a, b in zip(makers, sizes[:-1], sizes[1:], strict=True)])
 
     def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch outputs"]:
         for layer in self.layers[:-1]:

@@ -16,7 +16,7 @@ import xarray as xr
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sigprop import nn
+from sigprop import empirical, nn
 from sigprop import predict as predicted
 from sigprop.init.checks import check_number, check_whole
 from sigprop.init.independent import Normal
@@ -124,8 +124,6 @@ def gradients(study: Study | Independent, seeds: int = 0, key: Any = None) -> xr
         InvalidInput: for fewer than eight seeds, but 0.
         MissingRule, Unsound: where the network cannot be predicted, naming the line.
     """
-    from sigprop import empirical
-
     net = study.network()
     found = empirical.measure(net, *net.example, seeds=seeds, key=key) if seeds else predicted.propagate(net, *net.example)
     return found[[name for name in found if "grad" in str(name) and ":" not in str(name)]]

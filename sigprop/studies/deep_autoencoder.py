@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -72,8 +73,6 @@ def train(study: Study, steps: int = 300, learning_rate: float = 1e-3, batch_siz
     Raises:
         MissingDependency: where optax is not installed.
     """
-    import jax.numpy as jnp
-
     images = study.images(1797)
     found = trained(study.network(), (images,), images, lambda y, t: jnp.mean((y - t) ** 2), steps, learning_rate, batch_size, key)
     return found.assign(chance=float(np.mean((images - images.mean(0)) ** 2)))

@@ -16,11 +16,11 @@ import xarray as xr
 
 from sigprop import nn
 from sigprop.init.checks import check_choice, check_number, check_whole
-from sigprop.inputs import load
+from sigprop.inputs import digit_labels, load
 from sigprop.network import Network, network
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import initializer, measure, predict, unit_inputs
-from sigprop.studies.training import digit_labels, trained
+from sigprop.studies.training import trained
 
 _STARTS = ("gamma", "skip_init", "rezero", "fixup", "layer_scale", "plain")
 
@@ -82,7 +82,7 @@ def train(study: Study, steps: int = 200, learning_rate: float = 1e-3, batch_siz
         ``loss`` ``(step)``, the cross-entropy of minibatches, and ``rms`` ``(step, parameter)``, root mean squares of ``study.scales()``.
 
     Raises:
-        MissingDependency: where optax or scikit-learn is not installed.
+        InvalidInput, MissingDependency: where scikit-learn or optax is not installed.
     """
     images, labels = load("digits", 1797, (8, 8, 1), 2), digit_labels()
 

@@ -66,17 +66,3 @@ def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: 
     return xr.Dataset({"loss": ("step", np.nan_to_num(np.asarray(losses, np.float64), nan=np.inf)),
                        "rms": (("step", "parameter"), np.asarray(sizes, np.float64).reshape(steps, len(watched)))},
                       {"step": np.arange(steps), "parameter": watched})
-
-
-def digit_labels() -> np.ndarray:
-    """Which digit each of scikit-learn's images shows, int32 ``[1797]``.
-
-    Raises:
-        MissingDependency: where scikit-learn is not installed.
-    """
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise MissingDependency("digits need scikit-learn: pip install 'sigprop[studies]'") from error
-    found: Any = datasets.load_digits()
-    return np.asarray(found.target, np.int32)
