@@ -24,7 +24,7 @@ from scipy.stats import norm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from readme import put  # noqa: E402
+from readme import put, table  # noqa: E402
 from zoo import ZOO  # noqa: E402
 from zoo.scaling import relative  # noqa: E402
 
@@ -82,8 +82,7 @@ def markdown(store, widths):
             seconds = next((d["seconds"] for d in done.values() if "seconds" in d), [])
             rows.append([name, " + ".join(f"{s:.2g}" for s in seconds),
                          *(largest(done[w], kind) if w in done else "" for kind in COLUMNS for w in widths)])
-    lines = ["| " + " | ".join(r) + " |" for r in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    return table(rows)
 
 
 def main():
@@ -113,10 +112,10 @@ def main():
                     told = found.get("refused") or found.get("refused gradient", "")
                     console.print(f"{key}: {largest(found, 'forward')}, {largest(found, 'gradient')} {found.get('seconds', '')} {told}")
                 progress.advance(task)
-    table = markdown(store, options.widths)
-    print(table)
+    text = markdown(store, options.widths)
+    print(text)
     if options.readme:
-        put(table, MARKS, MODELS)
+        put(text, MARKS, MODELS)
 
 
 if __name__ == "__main__":

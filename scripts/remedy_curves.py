@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from readme import put  # noqa: E402
+from readme import put, table  # noqa: E402
 from remedy_models import CASES, entropy, pixel_entropy, square, trainer  # noqa: E402
 
 import sigprop as sp  # noqa: E402
@@ -125,8 +125,7 @@ def markdown(shown):
     for name, runs in shown.items():
         case = CASES[name]
         rows.append([name, str(case.rule), str(case.steps), f"{case.chance:.3g}", *(spread(runs[start]) for start in STARTS)])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    return table(rows)
 
 
 def main():
@@ -149,10 +148,10 @@ def main():
     shown = {name: runs for name, runs in every.items() if all(runs.values())}
     for kind in ("png", "pdf"):
         draw(shown).savefig(options.out / f"curves.{kind}", dpi=160)
-    table = markdown(shown)
-    print(table)
+    text = markdown(shown)
+    print(text)
     if options.readme:
-        put(table, MARKS, CASES)
+        put(text, MARKS, CASES)
 
 
 if __name__ == "__main__":

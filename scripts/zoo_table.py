@@ -27,7 +27,7 @@ from scipy.stats import t as student
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from readme import put  # noqa: E402
+from readme import put, table  # noqa: E402
 from zoo import ZOO  # noqa: E402
 from zoo.control import sampler  # noqa: E402
 from zoo.regress import coefficients, corrected  # noqa: E402
@@ -186,8 +186,7 @@ def markdown(store, widths):
             shown = [largest(store[f"{name}|{w}"], w) if w in done else "" for w in widths]
             seconds = f"{entries[0]['seconds']['predict']:.2g}"
             rows.append([name, ZOO[name].api, seconds, *shown, falling(done, entries), staying(done, entries)])
-    head = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    return "\n".join(head + ["| " + " | ".join(r) + " |" for r in rows[1:]])
+    return table(rows)
 
 
 def stored(path):
@@ -224,10 +223,10 @@ def main():
                     console.print(f"{name}, width {width}: {largest(new, width)} ({new.get('measured', {}).get('seeds', 0)} seeds, "
                                   f"{new['seconds']['total']:.0f} s)")
                 progress.advance(task)
-    table = markdown(store, options.widths)
-    print(table)
+    text = markdown(store, options.widths)
+    print(text)
     if options.readme:
-        put(table, MARKS, ZOO)
+        put(text, MARKS, ZOO)
 
 
 if __name__ == "__main__":

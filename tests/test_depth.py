@@ -68,8 +68,12 @@ def test_residual_stream_follows_its_closed_form():
 MODEL = nn.Sequential([nn.Dense(64), jnp.tanh, nn.Dense(64), nn.LayerNorm(), nn.relu, nn.Dense(8)])
 
 
-def test_propagate_under_jit_equals_eager():
-    net = sp.network(MODEL, X)
+LONGER = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(64), jnp.tanh, nn.Dense(64), nn.LayerNorm(), nn.gelu, nn.Dense(8)])
+
+
+@pytest.mark.parametrize("model", [MODEL, pytest.param(LONGER, marks=pytest.mark.slow)], ids=["short", "long"])
+def test_propagate_under_jit_equals_eager(model):
+    net = sp.network(model, X)
     eager, traced = sp.propagate(net, X, backward=True), jax.jit(lambda x: sp.propagate(net, x, backward=True))(X)
     for name in ("second_moment", "variance", "correlation", "quantile", "grad_variance"):
         tolerance = 2e-3 if name == "quantile" else 1e-5

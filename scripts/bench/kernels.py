@@ -28,7 +28,7 @@ from rich.console import Console
 import sigprop as sp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from readme import put  # noqa: E402
+from readme import put, table  # noqa: E402
 
 MARKS = "<!-- kernel table: written by make bench -->", "<!-- end of kernel table -->"
 CORNER = 8  # examples
@@ -146,12 +146,10 @@ def compare(case: Case, get: str, rounds: int) -> list[tuple[float, float]]:
 
 
 def markdown(rows: list[tuple[str, list[tuple[float, float]]]]) -> str:
-    head = ["kernel", "s", "theirs", "ratio", "first call, s", "theirs", "ratio", "error", "theirs"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = [["kernel", "s", "theirs", "ratio", "first call, s", "theirs", "ratio", "error", "theirs"]]
     for name, (run, first, wrong) in rows:
-        cells = [f"{v:.2g}" for a, b in (run, first) for v in (a, b, a / b)] + [f"{v:.0e}" for v in wrong]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    return "\n".join(lines)
+        lines.append([name, *(f"{v:.2g}" for a, b in (run, first) for v in (a, b, a / b)), *(f"{v:.0e}" for v in wrong)])
+    return table(lines)
 
 
 def main() -> None:
@@ -168,10 +166,10 @@ def main() -> None:
             if any(text in name for text in options.only):
                 rows.append((name, compare(case, get, options.rounds)))
                 console.log(markdown(rows[-1:]).splitlines()[-1], f"load {os.getloadavg()[0]:.0f}", markup=False)
-    table = markdown(rows)
-    print(table)
+    text = markdown(rows)
+    print(text)
     if options.readme:
-        put(table, MARKS, [f"{case.name}: {get.upper()}" for case in CASES for get in case.kernels])
+        put(text, MARKS, [f"{case.name}: {get.upper()}" for case in CASES for get in case.kernels])
 
 
 if __name__ == "__main__":

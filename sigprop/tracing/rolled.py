@@ -48,10 +48,11 @@ def rolled(function: Callable[..., Any]) -> Callable[..., Any]:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
         jaxpr = closed.jaxpr
         env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *jax.tree.leaves(args)], strict=True))
-        jaxpr = _merged(jaxpr, closed.consts)
-        equations = _ordered(jaxpr)
+        jaxpr, kinds = _merged(jaxpr, closed.consts)
+        order = _ordered(jaxpr)
+        equations = [jaxpr.eqns[k] for k in order]
         low = 0
-        for repeat in [] if jaxpr.effects else _repeats(equations):
+        for repeat in [] if jaxpr.effects else _repeats(equations, kinds[order]):
             _straight(jaxpr, equations, low, repeat.start, env)
             _loop(jaxpr, equations, repeat, env)
             low = repeat.stop
@@ -66,21 +67,28 @@ def _read(env: dict[Any, Any], atom: Any) -> Any:
     return found.rows[found.number] if isinstance(found, Row) else found
 
 
-def _merged(jaxpr: Any, consts: Sequence[Any]) -> Any:
-    """Equal constants are one, as are equations that do the same with the same operands: every layer has its own of them."""
+def _merged(jaxpr: Any, consts: Sequence[Any]) -> tuple[Any, np.ndarray]:
+    """Equal constants are one, as are equations that do the same with the same operands: every layer has its own of them.
+
+    With equal numbers for the equations that do the same with any operands.
+    """
     first: dict[Any, Any] = {}
+    table: dict[Any, int] = {}
     values: dict[Any, Any] = {}
     one: dict[Any, Any] = {}  # for each variable the first of its value
     for v, a in zip(jaxpr.constvars, consts, strict=True):
         one[v] = values.setdefault(_value(a), v)
-    kept = []
+    kept, kinds = [], []
     for e in jaxpr.eqns:
+        kind = table.setdefault(_kind(e), len(table))
         operands = [v if isinstance(v, Literal) else one.get(v, v) for v in e.invars]
-        found = first.setdefault((_kind(e), tuple(None if isinstance(v, Literal) else v for v in operands)), e)
+        found = first.setdefault((kind, tuple(None if isinstance(v, Literal) else v for v in operands)), e)
         if found is e:
             kept.append(e.replace(invars=operands))
+            kinds.append(kind)
         one.update(zip(e.outvars, found.outvars, strict=True))
-    return jaxpr.replace(eqns=kept, outvars=[v if isinstance(v, Literal) else one.get(v, v) for v in jaxpr.outvars])
+    outputs = [v if isinstance(v, Literal) else one.get(v, v) for v in jaxpr.outvars]
+    return jaxpr.replace(eqns=kept, outvars=outputs), np.array(kinds, int)
 
 
 def _value(array: Any) -> Any:
@@ -106,8 +114,8 @@ def _setting(value: Any) -> Any:
     return same_array(value) if isinstance(value, np.ndarray) else str(value)
 
 
-def _ordered(jaxpr: Any) -> list[Any]:
-    """The equations that the outputs need: before each what it reads, first what has the most behind it."""
+def _ordered(jaxpr: Any) -> list[int]:
+    """Numbers of the equations that the outputs need: before each what it reads, first what has the most behind it."""
     made = {v: k for k, e in enumerate(jaxpr.eqns) for v in e.outvars}
     read = [{made[v] for v in e.invars if not isinstance(v, Literal) and v in made} for e in jaxpr.eqns]
     behind: list[int] = []  # bits of all equations that lead to one
@@ -125,12 +133,12 @@ def _ordered(jaxpr: Any) -> list[Any]:
             stack.append(max(missing, key=lambda k: (size[k], k)))
         else:
             order.setdefault(stack.pop())
-    return [jaxpr.eqns[k] for k in order]
+    return list(order)
 
 
-def _repeats(equations: Sequence[Any]) -> list[Repeat]:
-    """Loops, in order, none overlapping, those that save most first."""
-    kinds, reads = _kinds(equations), _reads(equations)
+def _repeats(equations: Sequence[Any], kinds: np.ndarray) -> list[Repeat]:
+    """Loops, in order, none overlapping, those that save most first; ``kinds`` are equal for equations that do the same."""
+    reads = _reads(equations)
     found: list[Repeat] = []
     todo = [(0, len(equations))]
     while todo:
@@ -140,12 +148,6 @@ def _repeats(equations: Sequence[Any]) -> list[Repeat]:
             found.append(best)
             todo += [(low, best.start), (best.stop, high)]
     return sorted(found)
-
-
-def _kinds(equations: Sequence[Any]) -> np.ndarray:
-    """Equal numbers for equations that do the same."""
-    table: dict[Any, int] = {}
-    return np.array([table.setdefault(_kind(e), len(table)) for e in equations])
 
 
 def _reads(equations: Sequence[Any]) -> np.ndarray:
