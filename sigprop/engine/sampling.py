@@ -28,6 +28,7 @@ from sigprop.engine.labels import (
     derived,
     own_labels,
     relabelled,
+    renamed,
     resolve,
     stack,
     union,
@@ -43,11 +44,11 @@ Factor = tuple[Node, tuple[AnyLabel, ...]]
 Variable = tuple[Node, tuple[AnyLabel | None, ...]]
 _BUDGET = 1 << 25  # numbers drawn for one expectation
 _MIXED = 1 << 23  # where whole images or sequences are drawn
-_REPLICATES = 8
+REPLICATES = 8
 _LARGEST_BLOCK = 2048
 _SINGLE = 1 << 13  # numbers drawn for one point beyond which all entries share the fields of whole images
 _ENTRIES = 1 << 25  # entries of all covariance matrices together
-_JOINT = 2  # joint laws remembered with what was drawn from them
+_REMEMBERED = 1 << 29  # bytes of what was drawn from the last joint laws
 _FREE = 1_000_000  # numbers of labels that only this file uses
 
 
@@ -58,18 +59,17 @@ def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] =
     never formed.
     """
     sampler = Sampler(query, factors)
-    count = sampler.samples((_MIXED if sampler.whole else _BUDGET) // _REPLICATES)
+    count = sampler.budgeted()
     found = []
-    for replicate in range(_REPLICATES):
-        values = sampler.drawn(count, replicate)
-        evaluated = [sampler.evaluate(n, labels, values) for n, labels in factors]
+    for replicate in range(REPLICATES):
+        evaluated = [sampler.at(n, labels, count, replicate) for n, labels in factors]
         product = dense(contract([*evaluated, *beside], [sampler.point(count), *summed]))
         found.append(product._replace(array=product.array / count))
     labels = found[0].labels
     xp = namespace(*(f.array for f in found))
     rows = xp.stack([aligned(f, labels) for f in found])
     mean = xp.mean(rows, 0)
-    error = xp.max(xp.std(rows, 0, ddof=1)) / np.sqrt(_REPLICATES)
+    error = xp.max(xp.std(rows, 0, ddof=1)) / np.sqrt(REPLICATES)
     scale = xp.max(xp.abs(mean))
     relative = error / xp.where(scale > 0, scale, 1.0)
     own = Note(float(relative) if xp is np else relative, METHODS.index("sampled"))
@@ -105,13 +105,18 @@ class Group(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """The joint law of some variables, and what was drawn from it, by number of points and replicate."""
+    """The joint law of some variables; what was drawn from it, by number of points and replicate, and what fields are there."""
 
     copied: dict[Variable, tuple[int, ...]]
     groups: list[Group]
     layout: tuple[AnyLabel, ...]
     note: Note
     draws: dict[tuple[int, int], dict[Any, Named]]
+    fields: dict[tuple[int, int, Node, tuple[AnyLabel, ...]], Named]
+
+    @property
+    def bytes(self) -> int:
+        return sum(n.array.nbytes for n in (*(n for values in self.draws.values() for n in values.values()), *self.fields.values()))
 
 
 class Sampler:
@@ -188,10 +193,11 @@ class Sampler:
         known, key = self.query.joint, (tuple(self.variables), tuple(self.blocks.values()))
         if key not in known:
             self._correlate()
-            known[key] = Joint(self.copied, self.groups, self.layout, self.note, {})
-            while len(known) > _JOINT:
-                del known[next(iter(known))]
-        self.copied, self.groups, self.layout, self.note, self.draws = known[key]
+            known[key] = Joint(self.copied, self.groups, self.layout, self.note, {}, {})
+        known[key] = known.pop(key)  # the last one used is forgotten last
+        while len(known) > 1 and sum(j.bytes for j in known.values()) > _REMEMBERED:
+            del known[next(iter(known))]
+        self.copied, self.groups, self.layout, self.note, self.draws, self.fields = known[key]
         self._label()
 
     def _correlate(self) -> None:
@@ -266,6 +272,10 @@ class Sampler:
         entries = max(sum(g.numbers * prod(g.root.shape[:-3]) for g in self.groups), self.widest)
         return 1 << int(np.clip(np.log2(max(budget / max(entries, 1), 1.0)), np.log2(least), 11 if self.whole else 13))
 
+    def budgeted(self) -> int:
+        """Points of one of the ``REPLICATES`` of an expectation."""
+        return self.samples((_MIXED if self.whole else _BUDGET) // REPLICATES)
+
     def points(self, count: int, replicate: int) -> np.ndarray:
         return normal_points(count, self.size, replicate)
 
@@ -297,6 +307,18 @@ class Sampler:
         return values
 
     # values of expressions on samples
+
+    def at(self, node: Node, labels: tuple[AnyLabel, ...], count: int, replicate: int) -> Named:
+        """The field at the points of a replicate, evaluated once for all labels that do not tell variables apart."""
+        fixed = {b for _, passive in self.variables for label in passive if label is not None for b in bases(label)}
+        free = [b for b in union(bases(label) for label in labels) if b not in fixed]
+        names: dict[AnyLabel, AnyLabel] = {b: b._replace(number=6 * _FREE + k) for k, b in enumerate(free)}  # type: ignore[union-attr]
+        key = (count, replicate, node, tuple(renamed(label, names) for label in labels))
+        if key not in self.fields:
+            self.fields[key] = self.evaluate(node, key[-1], self.drawn(count, replicate))
+        back = {new: old for old, new in names.items()}
+        found = self.fields[key]
+        return relabelled(found, [renamed(label, back) for label in found.labels])
 
     def evaluate(self, node: Node, labels: tuple[AnyLabel, ...], values: dict[Any, Named]) -> Named:
         """The field at the given labels; the first axis ranges over the points."""

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
-from sigprop.arrays import namespace, scaled
+from sigprop.arrays import concrete, namespace, scaled
 from sigprop.datasets import PROBABILITIES
 from sigprop.engine import Context, Field, Known, Label, Named, Sampler, Value, method_of
-from sigprop.engine.labels import aligned, contract
+from sigprop.engine.labels import aligned, contract, union
 from sigprop.engine.nodes import Concat, Const, Node
+from sigprop.engine.sampling import REPLICATES
 from sigprop.engine.values import labelled
 from sigprop.errors import Unsound
+from sigprop.gaussian import normal_mixture
 
 _ENTRIES = 1 << 20  # numbers drawn for the quantiles of one node
 _SHIFT = 1000  # between the labels of one example and of the other
@@ -119,10 +121,17 @@ def _deterministic(value: Known, batch: int) -> Statistics:
 def quantiles(context: Context, value: Field, where: Layout) -> Any:
     """Quantiles at ``PROBABILITIES`` of an entry, pooled over examples, sites and channels, on equidistributed points.
 
-    NaN where the entries cannot be sampled jointly; the moments are known all the same.
+    Those of a mixture of normal laws where the field is Gaussian. NaN where the entries cannot be sampled jointly; the moments are known
+    all the same.
     """
+    parts = _parts(value.node, where.own)
+    laws = [_laws(context, node, labels) for node, labels, _ in parts]
+    if all(law is not None for law in laws):
+        mean, sd = (np.concatenate([np.ravel(law[k]) for law in laws]) for k in range(2))  # type: ignore[index]
+        weights = np.concatenate([np.full(np.size(law[0]), w / np.size(law[0])) for law, (*_, w) in zip(laws, parts, strict=True)])
+        return normal_mixture(mean, sd, weights, np.asarray(PROBABILITIES))
     try:
-        drawn = _drawn(context, value.node, where.own)
+        drawn = [(_drawn(context, node, labels), w) for node, labels, w in parts]
     except Unsound:
         return np.full(len(PROBABILITIES), np.nan)
     if len(drawn) == 1:
@@ -133,17 +142,38 @@ def quantiles(context: Context, value: Field, where: Layout) -> Any:
     return np.quantile(values, np.asarray(PROBABILITIES), weights=weights, method="inverted_cdf")
 
 
-def _drawn(context: Context, node: Node, labels: tuple[Label, ...]) -> list[tuple[Any, float]]:
-    """Samples of the parts of a field and their weights: parts side by side are drawn one by one."""
-    if isinstance(node, Concat):
-        found = []
-        for (part, index), size in zip(node.parts, node.sizes, strict=True):
-            own = tuple(labels[j]._replace(size=size, number=labels[j].number + _SHIFT) if j == node.axis else labels[j] for j in index)
-            found += [(a, w * size) for a, w in _drawn(context, part, own)]
-        return found
+def _parts(node: Node, labels: tuple[Label, ...]) -> list[tuple[Node, tuple[Label, ...], float]]:
+    """A field, or those that are side by side in it, and their sizes."""
+    if not isinstance(node, Concat):
+        return [(node, labels, 1.0)]
+    found = []
+    for (part, index), size in zip(node.parts, node.sizes, strict=True):
+        own = tuple(labels[j]._replace(size=size, number=labels[j].number + _SHIFT) if j == node.axis else labels[j] for j in index)
+        found += [(n, where, w * size) for n, where, w in _parts(part, own)]
+    return found
+
+
+def _laws(context: Context, node: Node, labels: tuple[Label, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and standard deviation of all entries of a Gaussian field; ``None`` for any other, and where inputs are traced."""
+    if isinstance(node, Const) and concrete(node.array):
+        return node.array, np.zeros(np.shape(node.array))
+    if not node.gaussian:
+        return None
+    mean, second = (context.query.moment([(node, labels)] * order) for order in (1, 2))
+    if not (concrete(mean.array) and concrete(second.array)):
+        return None
+    every = union([mean.labels, second.labels])
+    centre, square = (aligned(n._replace(array=n.plain()), every) for n in (mean, second))
+    return np.broadcast_arrays(centre, np.sqrt(np.maximum(square - centre**2, 0.0)))  # type: ignore[return-value]
+
+
+def _drawn(context: Context, node: Node, labels: tuple[Label, ...]) -> Any:
+    """Samples of a field."""
     if isinstance(node, Const):
-        return [(node.array, 1.0)]
+        return node.array
     sampler = Sampler(context.query, [(node, labels)])
+    if sampler.whole:
+        return np.stack([sampler.at(node, labels, sampler.budgeted(), replicate).array for replicate in range(REPLICATES)])
     count = sampler.samples(_ENTRIES, least=512)
     points = ndtri((np.arange(count) + 0.5) / count)[:, None] if sampler.size == 1 else sampler.points(count, 0)
-    return [(sampler.evaluate(node, labels, sampler.draw(points)).array, 1.0)]
+    return sampler.evaluate(node, labels, sampler.draw(points)).array
