@@ -316,19 +316,18 @@ def _contracted(factors: Sequence[Named], summed: set[AnyLabel], same: tuple) ->
         out = _summed(arrays[0].array, axes) if axes else arrays[0].array
         kept = tuple(label for label in arrays[0].labels if label not in summed)
         return Named(kept, _times(out, scale), exponent, note, same)
-    keep = tuple(sorted(keep, key=lambda label: -sum(label in f.labels for f in arrays)))  # the order in which products are made
+    widest = max(arrays, key=lambda f: len(f.labels)).labels
+    if len(widest) < len(present):  # the order in which matrix products are made; others leave the largest array as it lies
+        keep = tuple(sorted(keep, key=lambda label: -sum(label in f.labels for f in arrays)))
+    else:
+        keep = tuple(label for label in widest if label in keep)
     letter = {label: string.ascii_letters[i] for i, label in enumerate(present)}
     spec = ",".join("".join(letter[label] for label in f.labels) for f in arrays)
     spec += "->" + "".join(letter[label] for label in keep)
-    values = [f.array for f in arrays]
-    if namespace(*values) is np:
-        out = _einsum(spec, values)
-    else:
-        out = jnp.einsum(spec, *values, optimize="auto", precision="highest")
-    return Named(keep, _times(out, scale), exponent, note, same)
+    return Named(keep, _times(_einsum(spec, [f.array for f in arrays]), scale), exponent, note, same)
 
 
-def _einsum(spec: str, values: list[np.ndarray]) -> np.ndarray:
+def _einsum(spec: str, values: list[Any]) -> Any:
     """Pair by pair in opt_einsum's order."""
     if len(values) > 2:
         for taken, _, step, *_ in opt_einsum.contract_path(spec, *values, optimize="auto")[1].contraction_list:
@@ -337,20 +336,31 @@ def _einsum(spec: str, values: list[np.ndarray]) -> np.ndarray:
     return _pair(spec, values)
 
 
-def _pair(spec: str, values: list[np.ndarray]) -> np.ndarray:
+def _pair(spec: str, values: list[Any]) -> Any:
     """As matrix products, batch axes and all, but where they would only be products with vectors: a plain loop copies nothing."""
     sides, kept = spec.split("->")
     one, *two = sides.split(",")
     matrices = bool(two) and set(kept) - set(two[0]) and set(kept) - set(one)
-    return np.einsum(spec, *values, optimize=bool(matrices))
+    if namespace(*values) is np:
+        return np.einsum(spec, *values, optimize=bool(matrices))
+    if matrices:
+        return jnp.einsum(spec, *values, precision="highest")
+    every = kept + "".join(dict.fromkeys(a for a in one + "".join(two) if a not in kept))
+    wide = [_spread(a, side, every) for a, side in zip(values, (one, *two), strict=True)]
+    return _summed(wide[0] * wide[1] if two else wide[0], tuple(range(len(kept), len(every))))
+
+
+def _spread(array: Any, own: str, every: str) -> Any:
+    """With its axes ``own`` in the order of ``every``, of length 1 where it has none."""
+    order = [own.index(a) for a in every if a in own]
+    return jnp.expand_dims(jnp.transpose(array, order), [k for k, a in enumerate(every) if a not in own])
 
 
 def _summed(array: Any, axes: tuple[int, ...]) -> Any:
-    """As a product with ones where it is traced, which is several times faster on CPUs than a sum over leading axes."""
-    if concrete(array):
+    """Over the first axis alone as a product with ones where it is traced, which XLA does many times faster on CPUs."""
+    if axes != (0,) or concrete(array):
         return array.sum(axis=axes)
-    ones = jnp.ones([array.shape[k] for k in axes], array.dtype)
-    return jnp.tensordot(ones, array, (tuple(range(len(axes))), axes), precision="highest")
+    return jnp.tensordot(jnp.ones(array.shape[:1], array.dtype), array, ((0,), (0,)), precision="highest")
 
 
 def _times(array: Any, scale: Any) -> Any:

@@ -101,17 +101,24 @@ class Query:
     def moment(self, factors: Sequence[Factor]) -> Named:
         """Expectation of the product of the fields; axes are the plain labels."""
         if self.depth:
-            return resolve(self._indexed(factors))
+            return resolve(self._answered(factors))
         waiting = [list(factors)]
         while True:
             try:
-                found = self._indexed(waiting[-1])
+                found = self._answered(waiting[-1])
             except _Deep as deep:
                 waiting.append(list(deep.factors))
                 continue
             waiting.pop()
             if not waiting:
                 return dense(resolve(found))
+
+    def _answered(self, factors: Sequence[Factor]) -> Named:
+        """The moment with variances on its diagonal, as it is asked for from outside, or by what is not linear in it."""
+        key, back, plain, memo = self._asked(factors)
+        if ("answered", key) not in memo:
+            memo["answered", key] = self._with_diagonal(plain, self._indexed(plain))
+        return _named(memo["answered", key], back)
 
     def _indexed(self, factors: Sequence[Factor]) -> Named:
         """The moment with labels that may still be derived from the plain ones."""
@@ -121,8 +128,7 @@ class Query:
                 raise _Deep(factors)
             self.depth += 1
             try:
-                found = add([joined(p, ()) for p in self._products(plain)])
-                memo[key] = self._with_diagonal(plain, found)
+                memo[key] = add([joined(p, ()) for p in self._products(plain)])
             finally:
                 self.depth -= 1
         return _named(memo[key], back)

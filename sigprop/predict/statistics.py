@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
-from sigprop.arrays import concrete, namespace, scaled
+from sigprop.arrays import namespace, scaled
 from sigprop.datasets import PROBABILITIES
 from sigprop.engine import Context, Field, Known, Label, Named, Sampler, Value, method_of
 from sigprop.engine.labels import aligned, contract, union
@@ -125,9 +125,10 @@ def quantiles(context: Context, value: Field, where: Layout) -> Any:
     all the same.
     """
     parts = _parts(value.node, where.own)
-    laws = [_laws(context, node, labels) for node, labels, _ in parts]
-    if all(law is not None for law in laws):
-        mean, sd = (np.concatenate([np.ravel(law[k]) for law in laws]) for k in range(2))  # type: ignore[index]
+    laws = [law for node, labels, _ in parts if (law := _laws(context, node, labels)) is not None]
+    if len(laws) == len(parts):
+        xp = namespace(*(array for law in laws for array in law))
+        mean, sd = (xp.concatenate([xp.ravel(law[k]) for law in laws]) for k in range(2))
         weights = np.concatenate([np.full(np.size(law[0]), w / np.size(law[0])) for law, (*_, w) in zip(laws, parts, strict=True)])
         return normal_mixture(mean, sd, weights, np.asarray(PROBABILITIES))
     try:
@@ -153,18 +154,17 @@ def _parts(node: Node, labels: tuple[Label, ...]) -> list[tuple[Node, tuple[Labe
     return found
 
 
-def _laws(context: Context, node: Node, labels: tuple[Label, ...]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and standard deviation of all entries of a Gaussian field; ``None`` for any other, and where inputs are traced."""
-    if isinstance(node, Const) and concrete(node.array):
-        return node.array, np.zeros(np.shape(node.array))
+def _laws(context: Context, node: Node, labels: tuple[Label, ...]) -> tuple[Any, Any] | None:
+    """Mean and standard deviation of all entries of a Gaussian field; ``None`` for any other."""
+    if isinstance(node, Const):
+        return node.array, namespace(node.array).zeros_like(node.array)
     if not node.gaussian:
         return None
     mean, second = (context.query.moment([(node, labels)] * order) for order in (1, 2))
-    if not (concrete(mean.array) and concrete(second.array)):
-        return None
+    xp = namespace(mean.array, second.array)
     every = union([mean.labels, second.labels])
     centre, square = (aligned(n._replace(array=n.plain()), every) for n in (mean, second))
-    return np.broadcast_arrays(centre, np.sqrt(np.maximum(square - centre**2, 0.0)))  # type: ignore[return-value]
+    return tuple(xp.broadcast_arrays(centre, xp.sqrt(xp.maximum(square - centre**2, 0.0))))
 
 
 def _drawn(context: Context, node: Node, labels: tuple[Label, ...]) -> Any:
