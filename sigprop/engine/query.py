@@ -49,9 +49,11 @@ from sigprop.engine.nodes import (
     Const,
     Dim,
     Leaf,
+    Map,
     Mul,
     Node,
     Occurrence,
+    Reduce,
     Sum,
     Take,
     below,
@@ -102,10 +104,10 @@ class Query:
         """Expectation of the product of the fields; axes are the plain labels."""
         if self.depth:
             return resolve(self._answered(factors))
-        waiting = [list(factors)]
+        waiting, ask = [list(factors)], self._answered if _curved(factors) else self._indexed
         while True:
             try:
-                found = self._answered(waiting[-1])
+                found = ask(waiting[-1])
             except _Deep as deep:
                 waiting.append(list(deep.factors))
                 continue
@@ -465,6 +467,19 @@ def _named(found: Named, names: dict) -> Named:
 def _beneath(found: Indexed, labels: tuple[AnyLabel, ...]) -> Factor:
     taken = derived(found.table, [labels[p] for p in found.position], found.body.dims[found.axis].size)
     return found.body, tuple(taken if k == found.axis else labels[j] for k, j in enumerate(found.places))
+
+
+def _curved(factors: Sequence[Factor]) -> bool:
+    """Whether a function of fields is behind the factors; without one rounding stays rounding."""
+    waiting, seen = [n for n, _ in factors], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Map | Reduce):
+            return True
+        if node.id not in seen:
+            seen.add(node.id)
+            waiting += [n for n, _ in below(node)]
+    return False
 
 
 def _vanishes(factors: Sequence[Factor]) -> bool:
