@@ -11,7 +11,7 @@ NAMES = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
     "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
     "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "propagate",
-    "remedy", "report", "spectra", "studies", "taylor",
+    "remedy", "report", "sparse", "spectra", "studies", "taylor",
 ]
 X = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
 NET = sp.network(nn.Sequential([nn.Dense(64), nn.LayerNorm(), nn.gelu, nn.Dense(2)]), X)

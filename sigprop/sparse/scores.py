@@ -1,0 +1,85 @@
+"""How important weights are: by path arrays for :func:`sigprop.sparse.mask`, larger is more important."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sigprop.empirical.gradients import loss_gradients
+from sigprop.errors import InvalidInput
+from sigprop.init.checks import check_whole
+from sigprop.network import Network, check_inputs, parameter_paths
+from sigprop.sparse.masks import prunable
+
+
+def random(net: Network, key: Any, only: Collection[str] | None = None) -> dict[str, Any]:
+    """Independent of the weights."""
+    shapes = net.laws.shapes
+    paths = prunable(net, only)
+    return {path: jax.random.uniform(k, shapes[path]) for path, k in zip(paths, jax.random.split(key, len(paths)), strict=True)}
+
+
+def blocks(scores: dict[str, Any], size: int) -> dict[str, Any]:
+    """Scores that rank within blocks of ``size`` successive inputs of a unit, for N:M sparsity (Mishra et al. 2021).
+
+    ``mask(blocks(scores, 4), 0.5)`` keeps the two most important of every four.
+
+    Raises:
+        InvalidInput: where ``size`` does not divide the inputs of a unit.
+    """
+    check_whole("size", size)
+    out = {}
+    for path, a in scores.items():
+        inputs = int(np.prod(np.shape(a)[:-1]))
+        if inputs % size:
+            raise InvalidInput(f"size: {size} does not divide the {inputs} inputs of a unit of {path!r}")
+        grouped = jnp.reshape(a, (inputs // size, size, np.shape(a)[-1]))
+        out[path] = jnp.argsort(jnp.argsort(grouped, axis=1), axis=1).reshape(np.shape(a))
+    return out
+
+
+def magnitude(net: Network, params: Any, only: Collection[str] | None = None) -> dict[str, Any]:
+    """``|w|`` (Han et al. 2015)."""
+    return {path: jnp.abs(w) for path, w in _kernels(net, params, only).items()}
+
+
+def snip(net: Network, loss: Callable[..., Any], params: Any, x: Any, *targets: Any, only: Collection[str] | None = None) -> dict[str, Any]:
+    """``|w dL/dw|``, the effect on the loss of leaving a weight out, to first order (Lee et al. 2019, eq. 5).
+
+    Args:
+        loss: ``loss(y, *targets)``, a scalar; ``x`` with the batch on axis 0, a tuple of several.
+    """
+    inputs = x if isinstance(x, tuple) else (x,)
+    check_inputs(inputs)
+    slopes = loss_gradients(net, loss, params, inputs, targets)
+    return {path: jnp.abs(w * slopes[path]) for path, w in _kernels(net, params, only).items()}
+
+
+def grasp(net: Network, loss: Callable[..., Any], params: Any, x: Any, *targets: Any,
+          only: Collection[str] | None = None) -> dict[str, Any]:
+    """``w (H g)``: leaving weights out of a negative one raises the norm of the gradient (Wang et al. 2020, eq. 8, with its sign turned).
+
+    Args:
+        loss: as for :func:`snip`; twice differentiable.
+    """
+    inputs = x if isinstance(x, tuple) else (x,)
+    check_inputs(inputs)
+    paths = parameter_paths(params)
+    leaves, tree = jax.tree.flatten(params)
+    moving = {path: leaf for path, leaf in zip(paths, leaves, strict=True) if path in net.trained_paths}
+
+    def gradient(some: dict[str, Any]) -> dict[str, Any]:
+        every = [some.get(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+        return loss_gradients(net, loss, jax.tree.unflatten(tree, every), inputs, targets)
+
+    _, product = jax.jvp(gradient, (moving,), (gradient(moving),))
+    return {path: w * product[path] for path, w in _kernels(net, params, only).items()}
+
+
+def _kernels(net: Network, params: Any, only: Collection[str] | None) -> dict[str, Any]:
+    leaves = dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
+    return {path: leaves[path] for path in prunable(net, only)}
