@@ -3,12 +3,15 @@
 from sigprop.meanfield.blocks import Attention, Convolution, Dropout, Residual
 from sigprop.meanfield.diagram import phase_diagram
 from sigprop.meanfield.fixed import FixedPoint, fixed_point
+from sigprop.meanfield.jacobians import Jacobian
 from sigprop.meanfield.maps import Maps
 from sigprop.meanfield.norms import ActivationNorm, BatchNorm, PostNorm, PreNorm
 from sigprop.meanfield.scales import DepthScales, chi1, critical_weight_variance, depth_scales, trainability_length
 from sigprop.meanfield.trajectory import trajectory
+from sigprop.meanfield.width import finite_width
 
 __all__ = [
-    "ActivationNorm", "Attention", "BatchNorm", "Convolution", "DepthScales", "Dropout", "FixedPoint", "Maps", "PostNorm", "PreNorm",
-    "Residual", "chi1", "critical_weight_variance", "depth_scales", "fixed_point", "phase_diagram", "trainability_length", "trajectory",
+    "ActivationNorm", "Attention", "BatchNorm", "Convolution", "DepthScales", "Dropout", "FixedPoint", "Jacobian", "Maps", "PostNorm",
+    "PreNorm", "Residual", "chi1", "critical_weight_variance", "depth_scales", "finite_width", "fixed_point", "phase_diagram",
+    "trainability_length", "trajectory",
 ]

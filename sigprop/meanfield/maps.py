@@ -112,7 +112,12 @@ class Maps:
         c, q = np.broadcast_arrays(_array(c), _array(q))
         return affine(moment2([self._slope], [self._slope], q, q, c * q), self.weight_variance)
 
-    def fourth(self, q: Any) -> Estimate:
+    def variance_curvature(self, q: Any) -> Estimate:
+        """Second derivative of the map of variances, ``sigma_w^2 E[f(z)^2 He_4(z / sqrt(q))] / (4 q^2)``."""
+        q = _array(q)
+        return affine(moment1([self._f, self._f], 0.0, q, degree=4), self.weight_variance / (4 * q**2))
+
+    def noise(self, q: Any) -> Estimate:
         """``sigma_w^4 Var[f(z)^2]``: what ``n`` units add to the variance of a mean square, times ``n``."""
         second, fourth = (moment1([self._f] * k, 0.0, _array(q)) for k in (2, 4))
         error = fourth.error + 2 * abs(second.value) * second.error
