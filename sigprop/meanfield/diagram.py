@@ -23,7 +23,7 @@ def phase_diagram(activation: Activation, weight_variances: Any, bias_variances:
     """Fixed points, chi_1 and depth scales of a network for every pair of variances.
 
     What the maps make of a mean square is integrated once for each of 1,105 values, of a pair of inputs for 49 angles, and interpolated
-    by splines of degree five; a million pairs take half a minute of one core. Single points, without interpolation, are :func:`fixed_point`,
+    by splines of degree five; a million pairs take half a minute. Single points, without interpolation, are :func:`fixed_point`,
     :func:`chi1` and :func:`depth_scales`. The mean square starts at 1.
 
     Args:
