@@ -33,3 +33,4 @@ bench: setup
 
 table: setup
 	$(BIN)/python scripts/zoo_table.py --readme
+	$(BIN)/python scripts/theory_table.py --readme

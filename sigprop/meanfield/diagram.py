@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,31 +9,27 @@ import xarray as xr
 
 from sigprop.errors import InvalidInput
 from sigprop.init.activations import Activation
-from sigprop.meanfield.fixed import AT_REST, known
-from sigprop.meanfield.maps import Maps
+from sigprop.meanfield.blocks import Block, stacked, uniform
+from sigprop.meanfield.fixed import AT_REST
+from sigprop.meanfield.maps import Layer
 from sigprop.meanfield.scales import layers
+from sigprop.meanfield.tables import STEP, Curve, tabulated
 
-_STEP = 0.05  # of log q between points where the maps are integrated
-_LOGS = _STEP * np.arange(-552, 553)  # q from 1e-12 to 1e12
-_START = 552  # number of q = 1 among them
-_ANGLES = np.linspace(0.0, np.pi / 2, 49)  # arccos of correlations; maps are smooth in the angle, also at equal inputs
-_COARSE = 0.2  # step of log q for maps of correlations
 _STEPS = 12  # of the search for a zero in an interval, far beyond rounding where the function is nearly linear
 _NEAREST = 1e-3  # angle below which two inputs count as one
 
-Curve = Callable[[np.ndarray], np.ndarray]
 
-
-def phase_diagram(activation: Activation, weight_variances: Any, bias_variances: Any = 0.0) -> xr.Dataset:
-    """Fixed points, chi_1 and depth scales of a fully connected network for every pair of variances.
+def phase_diagram(activation: Activation, weight_variances: Any, bias_variances: Any = 0.0, block: Block = ()) -> xr.Dataset:
+    """Fixed points, chi_1 and depth scales of a network for every pair of variances.
 
     What the maps make of a mean square is integrated once for each of 1,105 values, of a pair of inputs for 49 angles, and interpolated
-    by splines of degree five; a million pairs take twenty seconds. Single points, without interpolation, are :func:`fixed_point`,
+    by splines of degree five; a million pairs take half a minute. Single points, without interpolation, are :func:`fixed_point`,
     :func:`chi1` and :func:`depth_scales`. The mean square starts at 1.
 
     Args:
         activation: as in :class:`Maps`.
         weight_variances, bias_variances: ``sigma_w^2`` and ``sigma_b^2``, one-dimensional or numbers.
+        block: parts around the layer, as in :func:`fixed_point`.
 
     Returns:
         Dataset over ``weight_variance`` and ``bias_variance``: ``q``, 0 or infinite where signals die out and explode; ``chi1``, below 1 in
@@ -46,20 +41,28 @@ def phase_diagram(activation: Activation, weight_variances: Any, bias_variances:
         InvalidInput: for variances that are negative or not finite, and as :class:`Maps`.
     """
     weights, biases = _variances("weight_variances", weight_variances), _variances("bias_variances", bias_variances)
-    maps = Maps(activation, 1.0)
-    logs, size, error = _usable(maps)
+    tables = tabulated(activation)
+    logs = tables.logs
+
+    def maps(w: Any, b: Any) -> Layer:
+        return stacked(tables.layer(w, b), uniform(block))
+
     w, b = np.broadcast_arrays(weights[:, None], biases)
-    s = np.stack([_log_q(logs, size, weights, bias) for bias in biases], -1)
-    inside, at = np.isfinite(s), np.clip(s, logs[0], logs[-1])
+    s = np.stack([_log_q(logs, maps(weights[:, None], bias), maps(weights, bias)) for bias in biases], -1)
+    inside, at = np.isfinite(s), np.exp(np.clip(s, logs[0], logs[-1]))
     q = np.exp(s)  # of minus infinity is 0
-    alive = q < np.inf
-    chi, slope = (np.where(alive, w * _curve(logs, moment)(at), np.nan) for moment in (maps.chi, maps.variance_slope))
-    c, pair = _correlations(maps, np.where(inside, at, np.nan), w, b, chi)
-    c = np.where(inside, c, np.nan)
-    columns = {"q": q, "c": c, "chi1": chi, "xi_q": layers(slope, AT_REST),
-               "xi_c": layers(np.where(np.isfinite(pair), pair, chi), AT_REST), "xi_gradient": layers(chi, AT_REST)}
+    c, alike = np.where(inside, 1.0, np.nan), maps(w, b)
+    apart = inside & ((alike.correlation_slope(1.0, at).value > 1 + AT_REST) | (alike.covariance(1.0, at).value < at * (1 - AT_REST)))
+    mode = stacked(tables.layer(w, b), block)
+    chi, slope, pair = (np.where(q < np.inf, found.value, np.nan)
+                        for found in (mode.chi(at), mode.variance_slope(at), mode.correlation_slope(1.0, at)))
+    if apart.any():
+        c[apart] = _correlations(maps(w[apart], b[apart]), at[apart])
+        pair[apart] = stacked(tables.layer(w[apart], b[apart]), block).correlation_slope(c[apart], at[apart]).value
+    columns = {"q": q, "c": c, "chi1": chi, "xi_q": layers(slope, AT_REST), "xi_c": layers(pair, AT_REST),
+               "xi_gradient": layers(chi, AT_REST)}
     return xr.Dataset({name: (("weight_variance", "bias_variance"), values) for name, values in columns.items()},
-                      {"weight_variance": weights, "bias_variance": biases}, {"activation": str(activation), "error": error})
+                      {"weight_variance": weights, "bias_variance": biases}, {"activation": str(activation), "error": tables.error})
 
 
 def _variances(name: str, given: Any) -> np.ndarray:
@@ -69,38 +72,16 @@ def _variances(name: str, given: Any) -> np.ndarray:
     return found
 
 
-def _usable(maps: Maps) -> tuple[np.ndarray, Curve, float]:
-    """Logarithms of q around 1 at which E[f(z)^2] is known, the logarithm of it as a spline, and the error of that."""
-    found = maps.variance(np.exp(_LOGS))
-    value = np.asarray(found.value)
-    good = known(found) & (value > 0)
-    if not good[_START]:
-        raise InvalidInput(f"activation: E[f(z)^2] of {maps.activation!r} is infinite, zero or cannot be computed at a mean square of 1")
-    bad = np.flatnonzero(~good)
-    low = max([0, *(bad[bad < _START] + 1)])
-    high = min([len(good), *bad[bad > _START]])
-    logs, sizes = _LOGS[low:high], np.log(value[low:high])
-    half = _spline(logs[::2], sizes[::2])
-    return logs, _spline(logs, sizes), float(np.max(np.abs(half(logs) - sizes)))
+def _log_q(logs: np.ndarray, everywhere: Layer, each: Layer) -> np.ndarray:
+    """For each weight variance the first fixed point from q = 1 on, in the direction in which that moves; infinite where there is none.
 
+    The maps come twice: with the weights as a column, for all ``q``, and as a row, for one ``q`` each.
+    """
+    def moved(maps: Layer, s: np.ndarray) -> np.ndarray:
+        return np.asarray(maps.variance(np.exp(s)).value) * np.exp(-s) - 1
 
-def _spline(x: np.ndarray, y: np.ndarray) -> Curve:
-    from scipy.interpolate import make_interp_spline  # slow to import
-
-    return make_interp_spline(x, y, k=min(5, len(x) - 1))
-
-
-def _curve(logs: np.ndarray, moment: Callable[[np.ndarray], Any]) -> Curve:
-    return _spline(logs, np.asarray(moment(np.exp(logs)).value))
-
-
-def _log_q(logs: np.ndarray, size: Curve, weights: np.ndarray, bias: float) -> np.ndarray:
-    """For each weight variance the first fixed point from q = 1 on, in the direction in which that moves; infinite where there is none."""
-    def moved(w: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return (w * np.exp(size(s)) + bias) * np.exp(-s) - 1
-
-    start = int(np.searchsorted(logs, -_STEP / 2))
-    every = moved(weights[:, None], logs)
+    start = int(np.searchsorted(logs, -STEP / 2))
+    every = moved(everywhere, logs)
     first = every[:, start]
     found = np.where(first > 0, np.inf, -np.inf)
     for sign, path in ((1, np.arange(start, len(logs))), (-1, np.arange(start, -1, -1))):
@@ -108,7 +89,7 @@ def _log_q(logs: np.ndarray, size: Curve, weights: np.ndarray, bias: float) -> n
         cross = np.argmax(beyond, 1)
         mine = (sign * first > 0) & beyond.any(1)
         low, high = logs[path[np.maximum(cross - 1, 0)]], logs[path[cross]]
-        found = np.where(mine, _zero(lambda s: moved(weights, s), low, high), found)
+        found = np.where(mine, _zero(lambda s: moved(each, s), low, high), found)
     return np.where(np.abs(first) <= AT_REST, 0.0, found)
 
 
@@ -126,25 +107,18 @@ def _zero(function: Curve, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return middle
 
 
-def _correlations(maps: Maps, s: np.ndarray, w: np.ndarray, b: np.ndarray, chi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``c*`` and the slope of the map of correlations there, NaN where it is 1."""
-    from scipy.interpolate import RectBivariateSpline
-
-    c, slope = np.ones(s.shape), np.full(s.shape, np.nan)
-    chaotic = np.isfinite(s) & (chi > 1 + AT_REST)
-    if not chaotic.any():
-        return c, slope
-    t, w, b = s[chaotic], w[chaotic], b[chaotic]
-    logs = np.arange(t.min() - 3 * _COARSE, t.max() + 3.5 * _COARSE, _COARSE)
-    cosines, q = np.cos(_ANGLES)[:, None], np.exp(logs)
-    pair, slopes = (RectBivariateSpline(_ANGLES, logs, np.asarray(moment(cosines, q).value) / scale, kx=5, ky=5)
-                    for moment, scale in ((maps.covariance, q), (maps.correlation_slope, 1.0)))
-
+def _correlations(maps: Layer, q: np.ndarray) -> np.ndarray:
+    """``c*`` below 1."""
     def rest(angle: np.ndarray) -> np.ndarray:
-        return w * pair(angle, t, grid=False) + b * np.exp(-t) - np.cos(angle)
+        c = np.cos(angle)
+        return np.asarray(maps.covariance(c, q).value) / q - c
 
-    right = np.full(t.shape, np.pi / 2)
-    odd = rest(right) <= AT_REST  # no bias, and an odd activation
-    angle = np.where(odd, right, _zero(lambda a: rest(a) / np.sin(a) ** 2, np.full(t.shape, _NEAREST), right))
-    c[chaotic], slope[chaotic] = np.where(odd, 0.0, np.cos(angle)), w * slopes(angle, t, grid=False)
-    return c, slope
+    right = np.full(q.shape, np.pi / 2)
+    middle = rest(right)
+    fixed = np.asarray(maps.covariance(1.0, q).value) >= q * (1 - AT_REST)  # at 1 too, where the rest has a zero of its own
+
+    def reduced(angle: np.ndarray) -> np.ndarray:
+        return rest(angle) / np.where(fixed, np.sin(angle) ** 2, 1.0)
+
+    ends = np.where(middle >= 0, _NEAREST, np.pi - _NEAREST)  # batch norm has negative correlations
+    return np.where(np.abs(middle) <= AT_REST, 0.0, np.cos(_zero(reduced, ends, right)))  # no bias, and an odd activation

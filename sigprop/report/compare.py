@@ -38,12 +38,14 @@ def compare(predicted: xr.Dataset, measured: xr.Dataset, crowding: np.ndarray, d
         dtypes: type that each node is computed in.
 
     Returns:
-        Dataset over ``node``: ``log_ratio``, ``allowed``, ``flag`` (bool) and ``range``, which is -1 where the prediction is too small
-        for the type, 1 where it is too large, else 0; and the same of gradients with ``grad_`` before them.
+        Dataset over ``node``: ``log_ratio``, ``allowed``, ``flag`` (bool: larger than that), ``width`` (bool: not flagged, but larger
+        than noise and the prediction's error, so that the allowance for finite width is needed) and ``range``, which is -1 where the
+        prediction is too small for the type, 1 where it is too large, else 0; and the same of gradients with ``grad_`` before them.
     """
     columns = _judged(predicted, measured, "second_moment", "error", crowding, dtypes)
     gradients = _judged(predicted, measured, "grad_variance", "grad_error", 2 * np.max(crowding, initial=0.0), dtypes)
-    gradients["flag"] &= ~np.isnan(gradients["log_ratio"])
+    for judged in ("flag", "width"):
+        gradients[judged] &= ~np.isnan(gradients["log_ratio"])
     columns |= {f"grad_{name}": column for name, column in gradients.items()}
     return xr.Dataset({name: ("node", value) for name, value in columns.items()}, {"node": predicted.node})
 
@@ -57,10 +59,11 @@ def _judged(predicted: xr.Dataset, measured: xr.Dataset, quantity: str, error: s
     with np.errstate(invalid="ignore", divide="ignore"):
         own = np.asarray(predicted[error], np.float64) / np.asarray(predicted[quantity], np.float64)
         difference = np.where(p == m, 0.0, (m - p) * np.log(10))
-        allowed = quantile * _finite(stderr) + _WIDTH * crowding + _finite(own)
+        infinite = quantile * _finite(stderr) + _finite(own)
+        allowed = infinite + _WIDTH * crowding
         outside = np.array([_range(size, dtype) for size, dtype in zip(p, dtypes, strict=True)])
-        flag = ~(np.abs(difference) <= allowed + 1e-5) & (outside == 0)
-    return {"log_ratio": difference, "allowed": allowed, "flag": flag, "range": outside}
+        flag, beyond = (~(np.abs(difference) <= most + 1e-5) & (outside == 0) for most in (allowed, infinite))
+    return {"log_ratio": difference, "allowed": allowed, "flag": flag, "width": beyond & ~flag, "range": outside}
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -23,7 +23,8 @@ class Report:
     Attributes:
         name: of the network.
         predicted, measured: as returned by :func:`sigprop.propagate` and :func:`sigprop.measure`.
-        comparison: over ``node``: natural logarithm of measured over predicted E[z²], how large it may be, ``flag`` where it is larger.
+        comparison: over ``node``: natural logarithm of measured over predicted E[z²], how large it may be, ``flag`` where it is larger,
+            ``width`` where it is larger than noise alone explains, and finite width does.
         problems: verdicts and remarks, severe ones first.
     """
 

@@ -154,8 +154,11 @@ def footnote(report: Report) -> str:
         f"at the median row, no factor below {10**_BLIND:g} is seen: measure with more seeds")
     reason = report.predicted.attrs.get("gradients", "")
     gradients = f" Gradients are not predicted: {reason}." if reason and "not asked for" not in reason else ""
+    narrow = int(np.sum(report.comparison["width"] | report.comparison["grad_width"]))
+    width = (f" {narrow} row{'s differ' if narrow > 1 else ' differs'} by more than noise, but no more than corrections of order 1/width: "
+             "the prediction is that of infinite width.") if narrow else ""
     return (f"{report.measured.attrs['seeds']} seeds. A row is flagged where the difference exceeds noise (false alarm {FALSE_ALARM:g} per "
-            f"report), finite width and the prediction's error; {seen}.{gradients}")
+            f"report), finite width and the prediction's error; {seen}.{width}{gradients}")
 
 
 def text(report: Report, width: int) -> str:
