@@ -273,3 +273,23 @@ def test_functions_of_shifted_draws_in_any_arrangement(arrange):
     z, w = np.polynomial.hermite_e.hermegauss(60)
     mean, second = (np.dot(w / w.sum(), np.tanh(z + 0.5) ** k) for k in (1, 2))
     np.testing.assert_allclose([law.mean, law.variance], [mean, second - mean**2], rtol=1e-7)
+
+
+def sorted_mask(of_weights):
+    """Half of the weights kept, by their own magnitudes or by those of other draws."""
+    def init(key):
+        w, other, last = (jax.random.normal(k, shape) / shape[0]**0.5
+                          for k, shape in zip(jax.random.split(key, 3), ((32, 64), (32, 64), (64, 8)), strict=True))
+        scores = jnp.abs(w if of_weights else other)
+        return {"w": w, "mask": (scores >= jnp.sort(scores.ravel())[1024]).astype(F32), "v": last}
+
+    return sp.network(lambda p, x: (x @ (p["w"] * p["mask"])) @ p["v"], np.eye(3, 32, dtype=np.float32), init=init)
+
+
+def test_measured_laws_that_depend_on_others_are_refused():
+    x = np.eye(3, 32, dtype=np.float32)
+    assert sorted_mask(True).laws["mask"].source == "measured, depends on w"
+    with pytest.raises(sp.Unsound, match="'mask' had to be measured, and it depends on 'w'"):
+        sp.propagate(sorted_mask(True), x)
+    assert sorted_mask(False).laws["mask"].source == "measured"
+    np.testing.assert_allclose(sp.propagate(sorted_mask(False), x, backward=False).second_moment.values[-1], 1 / 64, rtol=0.02)

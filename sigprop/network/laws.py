@@ -13,18 +13,19 @@ from sigprop.engine.draws import standard
 from sigprop.engine.labels import own_labels
 from sigprop.engine.rules.elementwise import add, mul
 from sigprop.engine.values import drawn
-from sigprop.errors import InvalidInput, SigpropError
+from sigprop.errors import InvalidInput, SigpropError, Unsound
 from sigprop.network.degree import degrees, family, hidden_draws, is_plain
 from sigprop.network.fans import counted_fans
 from sigprop.network.law import Laws, is_law
 from sigprop.network.network import Network
 from sigprop.network.paths import parameter_paths
-from sigprop.network.sampling import is_random, measured_law
+from sigprop.network.sampling import depend, is_random, measured_law
 from sigprop.types import Law
 
 _EXACT = ("normal",)  # families whose every moment the engine knows; of others it knows the first two
 _SAMPLES = 200_000  # numbers drawn to measure a law: they give a Gaussian variance to 0.3 %
 _GROUP = 16  # seeds at a time
+_DEPENDENT = "measured, depends on "
 
 
 def parameters(context: Context, net: Network) -> tuple[list[Value], list[str]]:
@@ -32,7 +33,21 @@ def parameters(context: Context, net: Network) -> tuple[list[Value], list[str]]:
 
     In this order: ``declared``; ``traced``, the initializer interpreted; ``measured`` where it cannot be followed: entries that are the
     same for every seed stay, the others become independent with their pooled mean and variance.
+
+    Raises:
+        Unsound: where a measured parameter is seen to depend on another one, as a mask does that sorts the weights it is for.
     """
+    values, sources = _every(context, net)
+    paths = parameter_paths(net.abstract_params)
+    for path, source in zip(paths, sources, strict=True):
+        if source.startswith(_DEPENDENT):
+            raise Unsound(f"the law of the parameter {path!r} had to be measured, and it depends on {source.removeprefix(_DEPENDENT)!r}: "
+                          "their joint law is not known. Compute it inside the model from what it depends on, make it of operations that "
+                          "can be followed (a comparison with a number instead of a sort), or declare laws=.")
+    return values, sources
+
+
+def _every(context: Context, net: Network) -> tuple[list[Value], list[str]]:
     leaves = jax.tree.leaves(net.abstract_params)
     given = net.declared or [None] * len(leaves)
     read = _traced(context, net) if any(g is None for g in given) else []
@@ -63,9 +78,11 @@ def _traced(context: Context, net: Network) -> list[tuple[Value, str]]:
                 failed.append(i)
             elif output in hidden and not is_key(leaf):
                 values[i] = Unknown(InvalidInput("a parameter of random integers has no law"), tuple(leaf.shape))
-    for i, law in zip(failed, _measure(net, failed), strict=True):
+    sources = ["traced"] * len(values)
+    for i, (law, other) in zip(failed, _measure(net, failed), strict=True):
         values[i] = _iid(context, ("measured", i), leaves[i].shape, law)
-    return [(value, "measured" if i in failed else "traced") for i, value in enumerate(values)]
+        sources[i] = "measured" if other is None else f"{_DEPENDENT}{parameter_paths(net.abstract_params)[other]}"
+    return list(zip(values, sources, strict=True))
 
 
 def _followed(context: Context, value: Value) -> bool:
@@ -84,19 +101,24 @@ def _followed(context: Context, value: Value) -> bool:
         return False
 
 
-def _measure(net: Network, wanted: list[int]) -> list[Law]:
-    """Laws of the leaves ``wanted``, over as many seeds as give about 200,000 numbers for the smallest (between 16 and 1024)."""
+def _measure(net: Network, wanted: list[int]) -> list[tuple[Law, int | None]]:
+    """Laws of the leaves ``wanted``, over as many seeds as give about 200,000 numbers for the smallest (between 16 and 1024), and for each
+    a leaf of the same shape that it depends on."""
     if not wanted:
         return []
-    smallest = min(jax.tree.leaves(net.abstract_params)[i].size for i in wanted)
+    leaves = jax.tree.leaves(net.abstract_params)
+    smallest = min(leaves[i].size for i in wanted)
     groups = int(np.clip(_SAMPLES // (_GROUP * max(smallest, 1)), 1, 64))
-    sample = jax.jit(jax.vmap(lambda key: [jax.tree.leaves(net.init(key))[i] for i in wanted]))
-    draws: list[list[np.ndarray]] = [[] for _ in wanted]
+    beside = {i: [j for j, leaf in enumerate(leaves) if j != i and is_random(leaf) and leaf.shape == leaves[i].shape] for i in wanted}
+    drawn = sorted({*wanted, *(j for others in beside.values() for j in others)})
+    sample = jax.jit(jax.vmap(lambda key: [jax.tree.leaves(net.init(key))[i] for i in drawn]))
+    draws: dict[int, list[np.ndarray]] = {i: [] for i in drawn}
     with jax.ensure_compile_time_eval():
         for keys in jax.random.split(jax.random.key(1), groups * _GROUP).reshape(groups, _GROUP):
-            for kept, array in zip(draws, sample(keys), strict=True):
-                kept.append(np.asarray(array, np.float64))
-    return [_structured(np.concatenate(d)) for d in draws]
+            for i, array in zip(drawn, sample(keys), strict=True):
+                draws[i].append(np.asarray(array, np.float64))
+    every = {i: np.concatenate(d) for i, d in draws.items()}
+    return [(_structured(every[i]), next((j for j in beside[i] if depend(every[i], every[j])), None)) for i in wanted]
 
 
 def _structured(samples: np.ndarray) -> Law:
@@ -140,13 +162,13 @@ def summary(context: Context, value: Value, source: str) -> Law:
         return Law(float(array.mean()), float(array.var()), "constant" if array.var() == 0 else "table", source)
     assert isinstance(value, Field)
     mean, second = _moments(context, value)
-    return Law(mean, second - mean**2, "unknown" if source == "measured" else family(value.node), source)
+    return Law(mean, second - mean**2, "unknown" if source.startswith("measured") else family(value.node), source)
 
 
 def law_table(net: Network) -> Laws:
     """The laws of ``net`` in a tree like its parameters, with true fans where it has an example input."""
     context = Context(RULES)
-    values, sources = parameters(context, net)
+    values, sources = _every(context, net)
     paths, (leaves, tree) = parameter_paths(net.abstract_params), jax.tree.flatten(net.abstract_params)
     laws = [summary(context, v, s) if is_random(leaf) else None for leaf, v, s in zip(leaves, values, sources, strict=True)]
     for i, law in enumerate(net.declared or ()):

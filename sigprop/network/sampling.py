@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import stdtrit
 
 from sigprop.errors import InvalidInput
 from sigprop.network.law import Laws, is_law
@@ -16,6 +18,7 @@ from sigprop.network.paths import parameter_paths
 from sigprop.types import FAMILIES, Law
 
 _CERTAIN = 5.0  # standard errors beyond which a measured mean counts as different from zero
+_SLIGHT = 0.01  # a correlation that would not be seen in moments
 
 
 def is_random(leaf: Any) -> bool:
@@ -63,6 +66,20 @@ def measured_law(samples: np.ndarray) -> Law:
     if abs(mean) < _CERTAIN * spread / array.size**0.5:
         mean = 0.0
     return Law(mean, float(np.mean((array - mean) ** 2)), "unknown", "measured")
+
+
+def depend(one: np.ndarray, two: np.ndarray) -> bool:
+    """Whether entries of two parameters ``[seeds, ...]`` at the same place are seen to depend on each other.
+
+    Correlations of their values and squares over the entries of a seed, and Student's test over the seeds: false alarm 1e-6.
+    """
+    features = [[(a - a.mean(axis=1, keepdims=True)) for a in (flat, flat**2)] for flat in (x.reshape(len(x), -1) for x in (one, two))]
+    for a, b in product(*features):
+        scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+        found = (a * b).sum(axis=1)[scale > 0] / scale[scale > 0]
+        if len(found) > 1 and abs(found.mean()) > max(_SLIGHT, -stdtrit(len(found) - 1, 1e-6 / 8) * found.std(ddof=1) / len(found) ** 0.5):
+            return True
+    return False
 
 
 def laws_of_arrays(params: Any) -> list[Any]:
