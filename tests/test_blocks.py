@@ -117,7 +117,7 @@ def test_batch_norm(activation, batch):
     np.testing.assert_allclose(grads[0] / grads[1], mf.chi1(activation, 1.5, 0.1, [mf.BatchNorm(batch)]), rtol=1e-2)
 
 
-@pytest.mark.parametrize(("activation", "batch"), [("identity", 6), ("tanh", 6), ("relu", 12)])
+@pytest.mark.parametrize(("activation", "batch"), [("identity", 6), ("tanh", 6), pytest.param("relu", 12, marks=pytest.mark.slow)])
 def test_batch_norm_by_sampling(activation, batch):
     """Moments on the sphere and the growth of gradients through norm and activation, for centred cotangents; false alarm 1e-6."""
     f, draws = sp.init.activations.function(activation), (128, 500)
