@@ -78,7 +78,8 @@ MODELS = {
 
 
 @pytest.mark.parametrize(("batch", "name"), [
-    (8, "batch norm, relu"), pytest.param(8, "two layers", marks=pytest.mark.slow), *(pytest.param(b, n, marks=pytest.mark.slow) for b in (32, 256) for n in MODELS)])
+    (8, "batch norm, relu"), pytest.param(8, "two layers", marks=pytest.mark.slow),
+    *(pytest.param(b, n, marks=pytest.mark.slow) for b in (32, 256) for n in MODELS)])
 def test_against_measurement(batch, name):
     """Means over 256 seeds of statistics that vary by a few per cent: 6 standard errors, and 3 % for the finite width."""
     x = DIGITS[:batch]
