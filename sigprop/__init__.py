@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sigprop import init, interop, meanfield, spectra
+from sigprop import init, interop, meanfield, precision, spectra
 from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, lsuv, measure, monte_carlo_kernel, ntk_operator, taylor
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
     "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
-    "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "propagate",
+    "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "precision", "propagate",
     "remedy", "report", "spectra", "studies", "taylor",
 ]
 

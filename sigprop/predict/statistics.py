@@ -134,16 +134,25 @@ def quantiles(context: Context, value: Field, where: Layout) -> Any:
 
 
 def _drawn(context: Context, node: Node, labels: tuple[Label, ...]) -> list[tuple[Any, float]]:
-    """Samples of the parts of a field and their weights: parts side by side are drawn one by one."""
-    if isinstance(node, Concat):
-        found = []
-        for (part, index), size in zip(node.parts, node.sizes, strict=True):
-            own = tuple(labels[j]._replace(size=size, number=labels[j].number + _SHIFT) if j == node.axis else labels[j] for j in index)
-            found += [(a, w * size) for a, w in _drawn(context, part, own)]
-        return found
-    if isinstance(node, Const):
-        return [(node.array, 1.0)]
-    sampler = Sampler(context.query, [(node, labels)])
-    count = sampler.samples(_ENTRIES, least=512)
-    points = ndtri((np.arange(count) + 0.5) / count)[:, None] if sampler.size == 1 else sampler.points(count, 0)
-    return [(sampler.evaluate(node, labels, sampler.draw(points)).array, 1.0)]
+    """Samples of the parts of a field and their weights."""
+    found = []
+    for part, own, weight in side_by_side(node, labels):
+        if isinstance(part, Const):
+            found.append((part.array, weight))
+            continue
+        sampler = Sampler(context.query, [(part, own)])
+        count = sampler.samples(_ENTRIES, least=512)
+        points = ndtri((np.arange(count) + 0.5) / count)[:, None] if sampler.size == 1 else sampler.points(count, 0)
+        found.append((sampler.evaluate(part, own, sampler.draw(points)).array, weight))
+    return found
+
+
+def side_by_side(node: Node, labels: tuple[Label, ...]) -> list[tuple[Node, tuple[Label, ...], float]]:
+    """The parts of a concatenation with their labels and sizes: they are drawn one by one."""
+    if not isinstance(node, Concat):
+        return [(node, labels, 1.0)]
+    found = []
+    for (part, index), size in zip(node.parts, node.sizes, strict=True):
+        own = tuple(labels[j]._replace(size=size, number=labels[j].number + _SHIFT) if j == node.axis else labels[j] for j in index)
+        found += [(n, la, w * size) for n, la, w in side_by_side(part, own)]
+    return found
