@@ -72,7 +72,8 @@ def analyze(net: Network, *x: Any, dtypes: Sequence[Any] = DTYPES, scheme: str =
         ``subnormal``, ``flushed``, ``overflow``: shares of the numbers cast to a floating format without a scale, ``grad_*`` of the
         gradients at rows, ``parameter_grad_*`` of those of trained parameters; an entry that is exactly zero is none of them.
         ``rms``, ``grad_rms``; ``method`` and ``error`` (relative, of the second moment) of each law, ``grad_method``: ``gaussian`` where
-        only the second moment of a gradient is known and its law is assumed; ``samples`` (independent draws behind it, infinite for quadrature).
+        only the second moment of a gradient is known and its law is assumed; ``samples``: independent draws behind the law, infinite for
+        quadrature.
         ``loss_scale``: the power of two by which to multiply the loss, ``keep_float32``: the nodes for which the format does not do.
 
     Raises:
@@ -181,9 +182,10 @@ def _rms(entry: Entry | SigpropError) -> float:
 
 def _scaled(found: Entries, factor: float) -> Entries:
     """With gradients of a cotangent that is so many times as large."""
-    rows, leaves = ({name: e._replace(distribution=e.distribution.scaled(factor)) if isinstance(e, Entry) else e for name, e in some.items()}
-                    for some in (found.row_gradients, found.parameter_gradients))
-    return found._replace(row_gradients=rows, parameter_gradients=leaves)
+    def larger(some: Laws) -> dict[str, Entry | SigpropError]:
+        return {name: e._replace(distribution=e.distribution.scaled(factor)) if isinstance(e, Entry) else e for name, e in some.items()}
+
+    return found._replace(row_gradients=larger(found.row_gradients), parameter_gradients=larger(found.parameter_gradients))
 
 
 def _like(found: Entries, scaled: Entries) -> Laws:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from sigprop.errors import InvalidInput
 from sigprop.predict.distribution import Distribution
@@ -44,14 +45,24 @@ class Format:
     @property
     def overflow(self) -> float:
         """Size from which numbers round to what is beyond the largest: infinity, or NaN in ``float8_e4m3fn``."""
-        return self.largest + self._step(np.asarray(self.largest)) / 2
+        return self.largest + float(self._step(np.asarray(self.largest))) / 2
 
     def round(self, x: Any) -> Any:
         """The nearest number, ties to even, saturated; NumPy or JAX arrays."""
         xp = np if isinstance(x, np.ndarray) else jnp
         low = -self.largest if self.signed else 0.0
         x = xp.clip(x, low, self.largest)
-        return xp.round(x) if self.digits is None else x.astype(jnp.dtype(self.name)).astype(x.dtype)
+        return xp.round(x) if self.digits is None else self.cast(x)
+
+    def cast(self, x: Any) -> Any:
+        """The nearest number of a floating format as its dtype has it, beyond the largest infinite or NaN; in the dtype of ``x``."""
+        dtype = jnp.dtype(self.name)
+        if isinstance(x, np.ndarray):
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                return x.astype(dtype).astype(x.dtype)
+        if dtype == jnp.bfloat16:  # XLA may compute it in float32 without rounding
+            return lax.reduce_precision(x, 8, 7).astype(dtype).astype(x.dtype)
+        return lax.optimization_barrier(x.astype(dtype)).astype(x.dtype)  # or drop both conversions
 
     def squared_error(self, x: np.ndarray) -> np.ndarray:
         """Of rounding, in float64."""
@@ -113,13 +124,17 @@ def number_format(name: Any, one_sided: bool = False) -> Format:
         bits, unsigned = _BITS[text], one_sided or text.startswith("u")
         largest = 2.0**bits - 1 if unsigned else 2.0 ** (bits - 1) - 1
         return Format(f"{'u' if unsigned else ''}int{bits}", largest, 1.0, 1.0, None, not unsigned)
-    try:
-        dtype = jnp.dtype(text)  # type: ignore[arg-type]
-        known = jnp.issubdtype(dtype, np.floating) and jnp.finfo(dtype).smallest_subnormal > 0
-    except (TypeError, ValueError):
-        known = False
-    if not known:
+    dtype = _floating(text)
+    if dtype is None:
         raise InvalidInput(f"dtype: {name!r} is unknown here; there are int8, int4, float16, bfloat16, float8_e4m3fn, float8_e5m2 and the "
                            "other floating dtypes of JAX")
     info = jnp.finfo(dtype)
     return Format(dtype.name, float(info.max), float(info.smallest_subnormal), float(info.smallest_normal), int(info.nmant))
+
+
+def _floating(name: Any) -> np.dtype | None:
+    try:
+        dtype = jnp.dtype(name)
+        return dtype if jnp.issubdtype(dtype, np.floating) else None
+    except (TypeError, ValueError):
+        return None

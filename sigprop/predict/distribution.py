@@ -77,7 +77,8 @@ class Distribution(NamedTuple):
         share = np.where(across, low / np.where(across, low + high, 1.0), 1.0)
         parts = [(np.where(across, 0.0, np.minimum(low, high)), np.where(across, low, np.maximum(low, high)), self.mass * share),
                  (0 * low, high, self.mass * (1 - share))]
-        return Distribution(*(np.concatenate(p) for p in zip(*parts, strict=True)), self.samples)
+        low, high, mass = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return Distribution(low, high, mass, self.samples)
 
     def quantile(self, probability: float) -> float:
         """The smallest number that is exceeded with a probability of at most ``1 - probability``, by bisection."""
@@ -185,9 +186,10 @@ def _binned(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], samples:
     if top == 0:
         return Distribution(np.zeros(1), np.zeros(1), np.ones(1), samples)
     if len(mass) <= _FEW:
-        merged = ((atoms, low[~point]), (atoms, high[~point]), (weight, mass[~point]))
-        return Distribution(*map(np.concatenate, merged), samples)  # as they are
-    side = top * np.union1d(np.geomspace(10.0**-_DECADES, 1.0, int(_DECADES * np.log(10) / np.log(_RATIO))), np.arange(1, _EVEN + 1) / _EVEN)
+        low, high, mass = (np.concatenate([a, b[~point]]) for a, b in ((atoms, low), (atoms, high), (weight, mass)))
+        return Distribution(low, high, mass, samples)  # as they are
+    sizes = np.geomspace(10.0**-_DECADES, 1.0, int(_DECADES * np.log(10) / np.log(_RATIO)))
+    side = top * np.union1d(sizes, np.arange(1, _EVEN + 1) / _EVEN)
     edges = np.concatenate([-side[::-1], [0.0], side])
     total = np.zeros(len(edges) - 1)
     np.add.at(total, _bin(edges, atoms[~kept]), weight[~kept])
