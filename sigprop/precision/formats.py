@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from sigprop.arrays import concrete
 from sigprop.errors import InvalidInput
 from sigprop.predict.distribution import Distribution
 
@@ -57,9 +58,10 @@ class Format:
     def cast(self, x: Any) -> Any:
         """The nearest number of a floating format as its dtype has it, beyond the largest infinite or NaN; in the dtype of ``x``."""
         dtype = jnp.dtype(self.name)
-        if isinstance(x, np.ndarray):
+        if concrete(x):  # by ml_dtypes
             with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-                return x.astype(dtype).astype(x.dtype)
+                held = np.asarray(x).astype(dtype).astype(x.dtype)
+            return held if isinstance(x, np.ndarray) else jnp.asarray(held)
         if dtype == jnp.bfloat16:  # XLA may compute it in float32 without rounding
             return lax.reduce_precision(x, 8, 7).astype(dtype).astype(x.dtype)
         return lax.optimization_barrier(x.astype(dtype)).astype(x.dtype)  # or drop both conversions

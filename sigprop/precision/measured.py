@@ -20,6 +20,7 @@ from sigprop.precision.quantizer import Quantizer
 from sigprop.precision.simulate import run
 from sigprop.tracing import evaluate
 
+_ENTRIES = 1 << 16  # of one array that are looked at
 _SHARES = ("subnormal", "flushed", "overflow")
 _POWERS = ("saturation", "signal", "noise")
 
@@ -95,8 +96,8 @@ def _drawing(net: Network, x: tuple[Any, ...], factor: float, gradients: bool) -
             found["grad_"] = {**dict.fromkeys(rows), **_host(named, by_row)}
             found["parameter_grad_"] = {**dict.fromkeys(found["weight_"]), **_host(net.trained_paths, by_leaf)}
 
-        def executed(kind: Format) -> dict[str, Arrays]:
-            done = {"": _host(rows, run(graph, leaves, kind, watch)[1])}
+        def executed(kind: Format) -> dict[str, Any]:
+            done: dict[str, Any] = {"": _host(rows, run(graph, leaves, kind, watch)[1])}
             if pull is not None:
                 made = run(pulled, [*leaves, cotangent], kind)[0]
                 done["grad_"] = {**dict.fromkeys(rows), **_host(named, made[:len(named)])}
@@ -108,8 +109,9 @@ def _drawing(net: Network, x: tuple[Any, ...], factor: float, gradients: bool) -
 
 
 def _host(names: Any, arrays: Any) -> dict[str, Any]:
-    """Floating arrays in float64 by name."""
-    return {name: np.asarray(a, np.float64) for name, a in zip(names, arrays, strict=True) if jnp.issubdtype(a.dtype, jnp.floating)}
+    """Floating arrays in float64 by name, flat, and thinned out evenly where they have more than ``_ENTRIES`` entries."""
+    return {name: np.asarray(a).ravel()[::1 + (a.size - 1) // _ENTRIES].astype(np.float64) for name, a in zip(names, arrays, strict=True)
+            if jnp.issubdtype(a.dtype, jnp.floating)}
 
 
 def _statistics(drawn: tuple[dict[str, Arrays], Any], kinds: Mapping[str, Format],

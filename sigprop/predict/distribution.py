@@ -82,11 +82,15 @@ class Distribution(NamedTuple):
 
     def quantile(self, probability: float) -> float:
         """The smallest number that is exceeded with a probability of at most ``1 - probability``, by bisection."""
+        def below(bound: float) -> float:
+            return self.average(lambda x: (x <= bound) * 1.0, lambda x: np.minimum(x, bound))
+
         low, high = float(self.low.min()), float(self.high.max())
+        if below(low) >= probability:
+            return low
         for _ in range(60):
             middle = (low + high) / 2
-            below = self.average(lambda x: (x <= middle) * 1.0, lambda x: np.minimum(x, middle))
-            low, high = (low, middle) if below >= probability else (middle, high)
+            low, high = (low, middle) if below(middle) >= probability else (middle, high)
         return high
 
     def expected_largest(self, count: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sigprop.arrays import concrete
@@ -74,10 +75,10 @@ def entries(net: Network, *x: Any, backward: bool = True, channels: int = 0) -> 
     found = interpretation(net, *x)
     rows = {row.name: _tried(found.context, found.values[row.value]) for row in net.rows(*x)}
     paths = parameter_paths(net.abstract_params)
-    floating = [np.issubdtype(leaf.dtype, np.floating) or leaf.dtype.kind == "V" for leaf in jax.tree.leaves(net.abstract_params)]
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(net.abstract_params)]
     params = {path: _tried(found.context, v) for path, v, f in zip(paths, found.params, floating, strict=True) if f}
     inputs = {f"x[{k}]": Entry(of_samples(a), "deterministic", 0.0) for k, a in enumerate(jax.tree.leaves(x))
-              if np.issubdtype(np.asarray(a).dtype, np.floating)}
+              if jnp.issubdtype(jnp.result_type(a), jnp.floating)}
     by_row: Mapping[str, Value] = {}
     by_leaf: Mapping[str, Value] = {}
     if backward:
