@@ -118,18 +118,18 @@ def statistics(law, dtype, scale):
 
 def compared(net, x, width, seeds, false_alarm=1e-3, gradients=True):
     """Prediction and measurement over all nodes and formats, by statistic: the largest gap in units of what is allowed, where, and the
-    largest relative discrepancy that would pass unseen where there are more than 1000 counts.
+    largest relative discrepancy that would pass unseen where there are more than 1000 counts, or 100,000 numbers for a noise of few tails.
 
     Allowed are Student's ``t`` standard errors for a false alarm of ``false_alarm`` over all comparisons, the standard error of a sampled
     law, and what finite width does: sums over ``width`` channels have a variance that fluctuates by ``7 / width`` relative to its square (5
     of a ReLU, 2 of a norm), so that the law is a mixture of ``sqrt(1 +- sqrt(7 / width))`` times the predicted one.
     """
-    found = P.analyze(net, *x)
-    laws, measured = P.entries(net, *x), P.measure(net, *x, analysis=found, seeds=seeds)
+    found, laws = P.analyze(net, *x, backward=gradients), P.entries(net, *x, backward=gradients)
+    measured = P.measure(net, *x, analysis=found, seeds=seeds, backward=gradients)
     sizes = {row.name: np.prod(row.shape) * seeds for row in net.rows(*x)}
     cases = [("", n, laws.rows[n]) for n in sizes] + [("grad_", n, laws.row_gradients[n]) for n in sizes if gradients]
     cases = [case for case in cases if not isinstance(case[2], Exception) and np.isfinite(found.scale.sel(node=case[1])).all()]
-    critical = stats.t.isf(false_alarm / (24 * len(cases)) / 2, measured.attrs["groups"] - 1)
+    critical = stats.t.isf(false_alarm / (24 * len(cases)) / 2, measured.attrs["seeds"] - 1)
     worst, unseen = {}, {}
     for prefix, node, (law, _, _) in cases:
         mixed = pooled([(law.scaled((1 + sign * (7 / width) ** 0.5) ** 0.5), 0.5) for sign in (1, -1)])
@@ -148,18 +148,17 @@ def compared(net, x, width, seeds, false_alarm=1e-3, gradients=True):
                 allowed = critical * np.hypot(*noises) + abs(two[name] - predicted)
                 key = prefix + name
                 worst[key] = max(worst.get(key, (0.0, "")), (abs(real - predicted) / allowed, f"{node} {dtype}: {predicted} {real}"))
-                if name == "sqnr" or predicted * count > 1000:
+                if predicted * count > 1000 if name != "sqnr" else count > 1e5 and dtype != "int8":
                     unseen[key] = max(unseen.get(key, 0.0), allowed / predicted)
     return found, measured, worst, unseen
 
 
 def test_a_perceptron_against_measurement():
     """At width 1024, 32 draws: false alarm 1e-3."""
-    net, x = mlp(1024, 2)
+    net, x = mlp(1024, 1)
     found, _, worst, unseen = compared(net, (x,), 1024, 32)
     assert max(ratio for ratio, _ in worst.values()) < 1, worst
-    print(worst, unseen)
-    assert unseen["sqnr"] < 0.6 and unseen["subnormal"] < 0.6, unseen
+    assert unseen["sqnr"] < 0.3 and unseen["saturation"] < 0.5 and unseen["subnormal"] < 0.5, unseen
     hidden = found.sel(node=found.node.values[:-1])
     assert (hidden.sqnr.sel(format="int8", granularity="channel") > hidden.sqnr.sel(format="int8", granularity="tensor")).all()
     leaves = [*net.init(jax.random.key(5)), jnp.asarray(x)]
@@ -167,18 +166,19 @@ def test_a_perceptron_against_measurement():
     for row, spread in zip(rows[:-1], found.channel_spread.values[:-1], strict=True):  # of 1024 channels, predicted from 64
         squares = np.mean(np.square(row), 0)
         assert np.std(squares) / np.mean(squares) == pytest.approx(spread, rel=0.35)
-    assert (found.weight_channel_spread.values[1:3] == pytest.approx((2 / 1024) ** 0.5, rel=0.5))
+    assert found.weight_channel_spread.values[1] == pytest.approx((2 / 1024) ** 0.5, rel=0.35)  # of normal entries
 
 
 @pytest.mark.slow
 def test_a_deep_cnn_against_measurement():
-    """Twenty convolutions of 128 channels with layer norms on digits, 16 draws, false alarm 1e-3.
+    """Twenty convolutions of 128 channels with layer norms on digits, 32 draws, false alarm 1e-3.
 
-    Without norms, twenty layers multiply the variance of a draw by a factor that fluctuates by 5 / width each: no width within reach has the
-    tails of the limit. The gradients are left out: behind a ReLU those of a norm vanish in the limit only, as 1 / sqrt(width).
+    Without norms, twenty layers multiply the variance of a draw by a factor that fluctuates by 5 / width each: no width within reach has
+    the tails of the limit. The gradients are left out: behind a ReLU those of a norm vanish in the limit only, as 1 / sqrt(width).
     """
     x = load("digits", 2, (8, 8, 1), 10)
-    found, _, worst, unseen = compared(sp.network(Images((128,) * 20, norm=True), x), (x,), 128, 16, gradients=False)
+    found, _, worst, unseen = compared(sp.network(Images((128,) * 20, norm=True), x), (x,), 128, 32, gradients=False)
+    print(worst, unseen)
     assert max(ratio for ratio, _ in worst.values()) < 1, worst
     assert unseen["subnormal"] < 0.5, unseen
     assert found.sqnr.sel(node="LayerNorm_10", format="int8", granularity="tensor") == pytest.approx(40.54, abs=0.01)
@@ -186,20 +186,22 @@ def test_a_deep_cnn_against_measurement():
 
 @pytest.mark.slow
 def test_a_transformer_block_against_measurement():
-    """A pre-norm block of 256 channels and four heads, 16 draws, false alarm 1e-3; gradients too."""
+    """A pre-norm block of 256 channels and four heads, 32 draws, false alarm 1e-3; gradients too."""
     x = np.random.default_rng(0).standard_normal((1, 8, 256)).astype(np.float32)
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
     net = sp.network(lambda rngs: sp.nn.EncoderBlock(256, 4, hidden=512, kernel_init=init, rngs=rngs), x)
-    _, _, worst, unseen = compared(net, (x,), 256, 16)
+    _, _, worst, unseen = compared(net, (x,), 256, 32)
+    print(worst, unseen)
     assert max(ratio for ratio, _ in worst.values()) < 1, worst
     assert unseen["subnormal"] < 0.5, unseen
 
 
 def test_integer_products_equal_dequantized_ones():
     """Accumulation in 32-bit integers is exact, that of the dequantized numbers is not: they differ by rounding of float32 alone."""
-    for net, x in (mlp(64), (sp.network(Images(), d := load("digits", 2, (8, 8, 1), 10)), d)):
+    images = load("digits", 2, (8, 8, 1), 10)
+    for net, x in (mlp(64), (sp.network(Images((8, 8)), images), images)):
         params = net.init(jax.random.key(1))
-        found = P.analyze(net, x, backward=False)
+        found = P.analyze(net, x, dtypes=["int8", "int4"], backward=False)
         for dtype in ("int8", "int4"):
             chosen = {name: q for name, q in P.quantizers(found, dtype).items() if name in P.operands(net, x)}
             assert {q.format.name for q in chosen.values()} == {dtype, f"u{dtype}"} and "x[0]" in chosen
@@ -243,17 +245,17 @@ def test_window_of_a_network_executed_in_float16(end, factor):
 
 
 def test_loss_scale_and_what_stays_in_float32():
-    """Ten layers of half the critical variance: signals stay, gradients of a small cotangent need a scale, which then suffices."""
-    net, x = mlp(256, 10, 1.0)
-    found = P.analyze(net, x, dtypes=["float16", "bfloat16", "int4"], cotangent_rms=1e-4)
+    """Five layers of half the critical variance: signals stay, gradients of a small cotangent need a scale, which then suffices."""
+    net, x = mlp(256, 5, 1.0)
+    found = P.analyze(net, x, dtypes=["float16", "bfloat16", "int4"], cotangent_rms=2e-4)
     half, scale = found.sel(format="float16"), float(found.loss_scale.sel(format="float16"))
     assert found.loss_scale.sel(format="bfloat16") == 1 and np.log2(scale) % 1 == 0 and np.isnan(found.loss_scale.sel(format="int4"))
     assert float((half.grad_subnormal + half.grad_flushed).max()) > 0.05 and not half.keep_float32.any()
-    again = P.analyze(net, x, dtypes=["float16"], cotangent_rms=1e-4 * scale)
+    again = P.analyze(net, x, dtypes=["float16"], cotangent_rms=2e-4 * scale)
     lost = [again[f"{p}{name}"].isel(format=0) for p in ("grad_", "parameter_grad_") for name in ("subnormal", "flushed")]
     assert max(float((a + b).max()) for a, b in (lost[:2], lost[2:])) < 0.01
     assert float(again.grad_overflow.max()) == 0 and again.loss_scale == 1
-    dead, x = mlp(256, 40, 0.5)
+    dead, x = mlp(256, 10, 0.02)
     kept = P.analyze(dead, x, dtypes=["fp16"]).keep_float32
     assert kept.values[-2:].all()
 
@@ -261,9 +263,8 @@ def test_loss_scale_and_what_stays_in_float32():
 def test_constants_and_cancelled_gradients():
     """A constant has no scale; the gradient of the bias of attention keys is exactly zero and not flushed."""
     x = np.random.default_rng(0).standard_normal((1, 4, 32)).astype(np.float32)
-    net = sp.network(lambda rngs: sp.nn.SelfAttention(32, 2, rngs=rngs), x)
+    net = sp.network(nn.MultiHeadDotProductAttention(2), x)
     found = P.analyze(net, x, dtypes=["int8", "float8_e5m2"])
-    print(found.parameter.values)
     bias = next(p for p in found.parameter.values if "key" in p and "bias" in p)
     assert np.isnan(found.weight_scale.sel(parameter=bias)).all()
     assert found.parameter_grad_flushed.sel(parameter=bias, format="float8_e5m2") == 0
@@ -271,20 +272,26 @@ def test_constants_and_cancelled_gradients():
 
 @pytest.mark.slow
 def test_trained_network_in_int8():
-    """Digits at 8 bits: scales from the laws of the trained weights, pushed through the interpreter as if the entries were independent, beside
-    scales from the activations of 256 training images. The laws of the initializer no longer hold after training: they clip."""
+    """Digits at 8 bits: scales from the laws of the trained weights, pushed through the interpreter as if the entries were independent,
+    beside scales from the activations of 256 training images. The laws of the initializer no longer hold after training: they clip."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = ((digits.images - digits.images.mean()) / digits.images.std()).astype(np.float32)[..., None]
     wanted, model, rate = digits.target, Images(), optax.adam(3e-3)
-    apply = lambda params, x: model.apply(params, x)
+
+    def apply(params, x):
+        return model.apply(params, x)
+
     fresh = sp.network(apply, images[:8], init=lambda key: model.init(key, images[:1]))
 
     @jax.jit
     def step(state, key):
         k = jax.random.choice(key, 1200, (64,), replace=False)
-        loss = lambda p: optax.softmax_cross_entropy_with_integer_labels(apply(p, jnp.asarray(images)[k]), jnp.asarray(wanted)[k]).mean()
+
+        def loss(p):
+            return optax.softmax_cross_entropy_with_integer_labels(apply(p, jnp.asarray(images)[k]), jnp.asarray(wanted)[k]).mean()
+
         updates, moments = rate.update(jax.grad(loss)(state[0]), state[1])
         return (optax.apply_updates(state[0], updates), moments), None
 
@@ -305,23 +312,39 @@ def test_trained_network_in_int8():
         table.append([accuracy(trained.apply, params), *(accuracy(P.integer(trained, {n: q[n] for n in wish}), params)
                                                          for q in (calibrated, *predicted))])
     mean = np.mean(table, 0)
+    print(table)
     assert mean[0] > 90 and abs(mean[2] - mean[1]) < 0.5 and mean[3] < mean[2], table
 
 
+NET, X = mlp(8)
+PARAMS = NET.init(jax.random.key(0))
 BAD = {
-    "dtype": lambda: P.quantizer(P.normal(), "float12"), "float8_e4m3fnn": lambda: P.gain_window("float8_e4m3fnn", 10),
-    "exponent": lambda: P.gain_window("int8", 10), "no exponent": lambda: P.executed(mlp(8)[0], "int8"), "rms": lambda: P.gain_window("fp16", 10, 1e6),
-    "depth": lambda: P.gain_window("fp16", 0), "variance vanishes": lambda: P.quantizer(P.of_samples([3.0, 3.0])),
-    "variance": lambda: P.quantizer(P.normal(0.0)), "NaN": lambda: P.of_samples([1.0, np.nan]), "infinite": lambda: P.of_samples([np.inf]),
-    "none": lambda: P.of_samples([]), "finite": lambda: P.normal(np.inf), "scheme": lambda: P.quantizer(P.normal(), scheme="max"),
-    "saturation": lambda: P.quantizer(P.normal(), scheme="saturation", saturation=0.0), "entries": lambda: P.quantizer(P.normal(), entries=0),
-    "one_sided": lambda: P.quantizer(P.normal(), one_sided=True), "not zero": lambda: P.quantizer(P.rectified(), scheme="saturation", saturation=0.6),
-    "int7": lambda: P.analyze(*mlp(8), dtypes=["int7"]), "cotangent_rms": lambda: P.analyze(*mlp(8), cotangent_rms=np.nan),
-    "batch on axis 0": lambda: P.analyze(mlp(8)[0]), "no row, parameter or input": lambda: P.quantized(
-        mlp(8)[0], {"nowhere": P.quantizer(P.normal())})(mlp(8)[0].init(jax.random.key(0)), mlp(8)[1]),
-    "integer products": lambda: P.integer(mlp(8)[0], {"x[0]": P.quantizer(P.normal(), "fp16")}),
-    "both factors": lambda: P.integer(mlp(8)[0], {"x[0]": P.quantizer(P.normal())})(mlp(8)[0].init(jax.random.key(0)), mlp(8)[1]),
-    "concrete": lambda: jax.jit(lambda x: P.analyze(mlp(8)[0], x).scale.data)(mlp(8)[1]),
+    "dtype": lambda: P.quantizer(P.normal(), "float12"),
+    "float8_e4m3fnn": lambda: P.gain_window("float8_e4m3fnn", 10),
+    "no exponent; its range": lambda: P.gain_window("int8", 10),
+    "no exponent; quantize": lambda: P.executed(NET, "int8"),
+    "rms": lambda: P.gain_window("fp16", 10, 1e6),
+    "depth": lambda: P.gain_window("fp16", 0),
+    "variance vanishes": lambda: P.quantizer(P.of_samples([3.0, 3.0])),
+    "law: its variance": lambda: P.quantizer(P.normal(0.0)),
+    "NaN": lambda: P.of_samples([1.0, np.nan]),
+    "infinite": lambda: P.of_samples([np.inf]),
+    "none": lambda: P.of_samples([]),
+    "finite": lambda: P.normal(np.inf),
+    "scheme": lambda: P.quantizer(P.normal(), scheme="max"),
+    "saturation": lambda: P.quantizer(P.normal(), scheme="saturation", saturation=0.0),
+    "entries": lambda: P.quantizer(P.normal(), entries=0),
+    "one_sided": lambda: P.quantizer(P.normal(), one_sided=True),
+    "not zero": lambda: P.quantizer(P.rectified(), scheme="saturation", saturation=0.6),
+    "int7": lambda: P.analyze(NET, X, dtypes=["int7"]),
+    "cotangent_rms": lambda: P.analyze(NET, X, cotangent_rms=np.nan),
+    "batch on axis 0": lambda: P.analyze(NET),
+    "none of 'int8'": lambda: P.quantizers(P.analyze(NET, X, dtypes=["int8"], backward=False), "int4"),
+    "no row, parameter or input": lambda: P.quantized(NET, {"nowhere": P.quantizer(P.normal())})(PARAMS, X),
+    "integer products": lambda: P.integer(NET, {"x[0]": P.quantizer(P.normal(), "fp16")}),
+    "both factors": lambda: P.integer(NET, {"x[0]": P.quantizer(P.normal())})(PARAMS, X),
+    "concrete": lambda: jax.jit(lambda x: P.analyze(NET, x).scale.data)(X),
+    "seeds": lambda: P.measure(NET, X, analysis=P.analyze(NET, X, dtypes=["int8"], backward=False), seeds=4),
 }
 
 
@@ -337,4 +360,4 @@ def test_a_dtype_that_the_platform_lacks(monkeypatch):
 
     monkeypatch.setattr(P.Format, "cast", refused)
     with pytest.raises(sp.InvalidInput, match="is not on the platform"):
-        P.executed(mlp(8)[0], "float8_e4m3fn")
+        P.executed(NET, "float8_e4m3fn")

@@ -41,8 +41,7 @@ def measure(net: Network, *x: Any, analysis: xr.Dataset, seeds: int = 16, key: A
         ``saturation``, ``sqnr``, ``subnormal``, ``flushed``, ``overflow`` over ``node`` and ``format``, ``weight_saturation`` and
         ``weight_sqnr`` over ``parameter``, ``grad_*`` over ``node`` and ``parameter_grad_*``, of the network in its own dtype whose arrays
         are cast. ``run_*`` and ``grad_run_*`` are the shares in the network, and its backward pass, executed in each floating format from
-        the first operation on; ``flushed`` means zero there though not in the model's dtype. Each with ``*_stderr``, from the spread
-        between groups of four seeds.
+        the first operation on; ``flushed`` means zero there though not in the model's dtype. Each with ``*_stderr``, over draws.
 
     Raises:
         InvalidInput: for unusable inputs, fewer than eight seeds.
@@ -53,12 +52,9 @@ def measure(net: Network, *x: Any, analysis: xr.Dataset, seeds: int = 16, key: A
     kinds = {name: number_format(name) for name in names}
     factor = float(analysis.attrs["cotangent_rms"])
     draw = _drawing(net, x, factor, backward)
-    groups = []
-    for group in grouped_keys(seeds, key):
-        found = [_statistics(draw(k), kinds, scales) for k in group]
-        groups.append({name: np.mean([f[name] for f in found], 0) for name in found[0]})
-    mean = {name: np.mean([g[name] for g in groups], 0) for name in groups[0]}
-    stderr = {name: np.std([g[name] for g in groups], 0, ddof=1) / len(groups) ** 0.5 for name in groups[0]}
+    found = [_statistics(draw(k), kinds, scales) for k in grouped_keys(seeds, key).ravel()]
+    mean = {name: np.mean([f[name] for f in found], 0) for name in found[0]}
+    stderr = {name: np.std([f[name] for f in found], 0, ddof=1) / len(found) ** 0.5 for name in found[0]}
     data: dict[str, Any] = {}
     for name, array in mean.items():
         dim = "parameter" if name.startswith(("weight_", "parameter_")) else "node"
@@ -67,13 +63,12 @@ def measure(net: Network, *x: Any, analysis: xr.Dataset, seeds: int = 16, key: A
     for prefix, dim in (("", "node"), ("weight_", "parameter")):
         signal, noise = f"{prefix}signal", f"{prefix}noise"
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.array([g[signal] / g[noise] for g in groups])
             total = mean[signal] / mean[noise]
             data[f"{prefix}sqnr"] = ((dim, "format"), 10 * np.log10(total))
-            spread = np.std([(g[signal] - total * g[noise]) / mean[signal] for g in groups], 0, ddof=1) / len(ratio) ** 0.5
+            spread = np.std([(f[signal] - total * f[noise]) / mean[signal] for f in found], 0, ddof=1) / len(found) ** 0.5
         data[f"{prefix}sqnr_stderr"] = ((dim, "format"), 10 / np.log(10) * spread)
     coords = {"format": names, "parameter": [str(p) for p in analysis.parameter.values]}
-    return node_dataset(net.rows(*x), data, {}, coords, {"seeds": seeds, "groups": len(groups)})
+    return node_dataset(net.rows(*x), data, {}, coords, {"seeds": len(found)})
 
 
 def _drawing(net: Network, x: tuple[Any, ...], factor: float, gradients: bool) -> Any:

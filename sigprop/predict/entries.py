@@ -24,6 +24,7 @@ from sigprop.types import METHODS, Note
 
 _ENTRIES = 1 << 20  # numbers behind one law
 _ROUNDING = 1e-12
+_POINTS, _REPLICATES = 8192, 8  # wanted, from independent scramblings at most
 _LEAST = 256  # cells of the axis of a Gaussian variable
 
 
@@ -114,8 +115,9 @@ def _part(context: Context, node: Node, labels: tuple[Any, ...]) -> tuple[Distri
     sampler = Sampler(context.query, [(node, labels)])
     if sampler.size != 1:
         count = sampler.samples(_ENTRIES, least=512)
-        drawn = np.asarray(sampler.evaluate(node, labels, sampler.draw(sampler.points(count, 0))).plain())
-        return of_samples(drawn)._replace(samples=count), sampler.note._replace(how=METHODS.index("sampled"))
+        several = int(np.clip(_POINTS // count, 1, _REPLICATES))
+        drawn = [np.asarray(sampler.evaluate(node, labels, sampler.draw(sampler.points(count, k))).plain()) for k in range(several)]
+        return of_samples(drawn)._replace(samples=count * several), sampler.note._replace(how=METHODS.index("sampled"))
     cells = int(np.clip(_ENTRIES // sampler.widest, _LEAST, CELLS)) // 2 * 2
     found = sampler.evaluate(node, labels, sampler.draw(grid(cells)[:, None]))
     array = np.asarray(found.plain())
