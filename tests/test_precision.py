@@ -193,7 +193,7 @@ def test_a_transformer_block_against_measurement():
     _, _, worst, unseen = compared(net, (x,), 256, 32)
     print(worst, unseen)
     assert max(ratio for ratio, _ in worst.values()) < 1, worst
-    assert unseen["subnormal"] < 0.5, unseen
+    assert unseen["sqnr"] < 0.15 and unseen["saturation"] < 0.3 and unseen["subnormal"] < 0.7, unseen
 
 
 def test_integer_products_equal_dequantized_ones():
@@ -293,7 +293,7 @@ def test_trained_network_in_int8():
             return optax.softmax_cross_entropy_with_integer_labels(apply(p, jnp.asarray(images)[k]), jnp.asarray(wanted)[k]).mean()
 
         updates, moments = rate.update(jax.grad(loss)(state[0]), state[1])
-        return (optax.apply_updates(state[0], updates), moments), None
+        return optax.apply_updates(state[0], updates), moments
 
     def accuracy(f, params):
         return 100 * float(np.mean(np.argmax(jax.jit(f)(params, images[1200:]), -1) == wanted[1200:]))
@@ -301,7 +301,10 @@ def test_trained_network_in_int8():
     table = []
     for seed in range(3):
         params = fresh.init(jax.random.key(seed))
-        (params, _), _ = jax.lax.scan(step, (params, rate.init(params)), jax.random.split(jax.random.key(9 + seed), 400))
+        state = params, rate.init(params)
+        for key in jax.random.split(jax.random.key(9 + seed), 400):
+            state = step(state, key)
+        params = state[0]
         trained = sp.network(apply, images[:8], params=params)
         wish, rows = P.operands(trained, images[:8]), trained.rows(images[:256])
         values = evaluate(trained.graph(images[:256]), [*jax.tree.leaves(params), images[:256]], [r.value for r in rows])[1]
@@ -309,8 +312,11 @@ def test_trained_network_in_int8():
                 **dict(zip(trained.trained_paths, jax.tree.leaves(params), strict=True))}
         predicted = [P.quantizers(P.analyze(net, images[:8], dtypes=["int8"], backward=False), "int8") for net in (trained, fresh)]
         calibrated = {name: P.quantizer(P.of_samples(seen[name])) for name in wish}
-        table.append([accuracy(trained.apply, params), *(accuracy(P.integer(trained, {n: q[n] for n in wish}), params)
-                                                         for q in (calibrated, *predicted))])
+        scales = [{name: q[name] for name in wish} for q in (calibrated, *predicted)]
+        table.append([accuracy(f, params) for f in (trained.apply, *(P.quantized(trained, q) for q in scales))])
+        few = images[-4:]  # in integers, whose convolutions are slow on CPUs
+        one, two = (f(trained, scales[1])(params, few) for f in (P.integer, P.quantized))
+        np.testing.assert_allclose(one, two, atol=1e-4 * np.abs(two).max())
     mean = np.mean(table, 0)
     print(table)
     assert mean[0] > 90 and abs(mean[2] - mean[1]) < 0.5 and mean[3] < mean[2], table
