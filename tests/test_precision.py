@@ -116,6 +116,13 @@ def statistics(law, dtype, scale):
     return found if kind.digits is None else {**found, "subnormal": kind.subnormal(law), "flushed": kind.flushed(law)}
 
 
+def rare(law, dtype, scale):
+    """Standard deviation, relative to the signal, of squared errors beyond the clip: too few are drawn to show their own spread."""
+    clip = scale * number_format(dtype, law.one_sided).largest
+    fourth = law.average(lambda x: np.maximum(np.abs(x) - clip, 0) ** 4, lambda x: np.sign(x) * np.maximum(np.abs(x) - clip, 0) ** 5 / 5)
+    return max(fourth, 0.0) ** 0.5 / law.mean_square
+
+
 def compared(net, x, width, seeds, false_alarm=1e-3, gradients=True):
     """Prediction and measurement over all nodes and formats, by statistic: the largest gap in units of what is allowed, where, and the
     largest relative discrepancy that would pass unseen where there are more than 1000 counts, or 100,000 numbers for a noise of few tails.
@@ -141,7 +148,8 @@ def compared(net, x, width, seeds, false_alarm=1e-3, gradients=True):
                 predicted, count = one[name], sizes[node]
                 if name == "sqnr":
                     real = 10 ** (-real / 10)
-                    noises = [real * np.log(10) / 10 * error, 3 * predicted / law.samples**0.5]
+                    noises = [np.hypot(real * np.log(10) / 10 * error, rare(law, dtype, scale) / count**0.5),
+                              3 * predicted / law.samples**0.5]
                 else:
                     share = np.clip(predicted, 1 / count, 1.0)
                     noises = [max(error, (share / count) ** 0.5), (share / law.samples) ** 0.5]
@@ -178,9 +186,8 @@ def test_a_deep_cnn_against_measurement():
     """
     x = load("digits", 2, (8, 8, 1), 10)
     found, _, worst, unseen = compared(sp.network(Images((128,) * 20, norm=True), x), (x,), 128, 32, gradients=False)
-    print(worst, unseen)
     assert max(ratio for ratio, _ in worst.values()) < 1, worst
-    assert unseen["subnormal"] < 0.5, unseen
+    assert unseen["subnormal"] < 0.2 and unseen["saturation"] < 0.7, unseen
     assert found.sqnr.sel(node="LayerNorm_10", format="int8", granularity="tensor") == pytest.approx(40.54, abs=0.01)
 
 
@@ -191,7 +198,6 @@ def test_a_transformer_block_against_measurement():
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
     net = sp.network(lambda rngs: sp.nn.EncoderBlock(256, 4, hidden=512, kernel_init=init, rngs=rngs), x)
     _, _, worst, unseen = compared(net, (x,), 256, 32)
-    print(worst, unseen)
     assert max(ratio for ratio, _ in worst.values()) < 1, worst
     assert unseen["sqnr"] < 0.15 and unseen["saturation"] < 0.3 and unseen["subnormal"] < 0.7, unseen
 
@@ -318,7 +324,6 @@ def test_trained_network_in_int8():
         one, two = (f(trained, scales[1])(params, few) for f in (P.integer, P.quantized))
         np.testing.assert_allclose(one, two, atol=1e-4 * np.abs(two).max())
     mean = np.mean(table, 0)
-    print(table)
     assert mean[0] > 90 and abs(mean[2] - mean[1]) < 0.5 and mean[3] < mean[2], table
 
 
