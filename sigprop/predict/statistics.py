@@ -124,7 +124,7 @@ def quantiles(context: Context, value: Field, where: Layout) -> Any:
     Those of a mixture of normal laws where the field is Gaussian. NaN where the entries cannot be sampled jointly; the moments are known
     all the same.
     """
-    parts = _parts(value.node, where.own)
+    parts = side_by_side(value.node, where.own)
     laws = [law for node, labels, _ in parts if (law := _laws(context, node, labels)) is not None]
     if len(laws) == len(parts):
         xp = namespace(*(array for law in laws for array in law))
@@ -143,14 +143,14 @@ def quantiles(context: Context, value: Field, where: Layout) -> Any:
     return np.quantile(values, np.asarray(PROBABILITIES), weights=weights, method="inverted_cdf")
 
 
-def _parts(node: Node, labels: tuple[Label, ...]) -> list[tuple[Node, tuple[Label, ...], float]]:
+def side_by_side(node: Node, labels: tuple[Label, ...]) -> list[tuple[Node, tuple[Label, ...], float]]:
     """A field, or those that are side by side in it, and their sizes."""
     if not isinstance(node, Concat):
         return [(node, labels, 1.0)]
     found = []
     for (part, index), size in zip(node.parts, node.sizes, strict=True):
         own = tuple(labels[j]._replace(size=size, number=labels[j].number + _SHIFT) if j == node.axis else labels[j] for j in index)
-        found += [(n, where, w * size) for n, where, w in _parts(part, own)]
+        found += [(n, where, w * size) for n, where, w in side_by_side(part, own)]
     return found
 
 

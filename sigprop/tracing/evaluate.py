@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
@@ -21,11 +21,13 @@ def apply_op(op: Op, args: Sequence[Any]) -> list[Any]:
 
 
 def evaluate(graph: Graph, leaves: Sequence[Any], watch: Sequence[int] = (),
-             added: Mapping[int, Any] = MappingProxyType({})) -> tuple[list[Any], list[Any]]:
+             added: Mapping[int, Any] = MappingProxyType({}),
+             replaced: Mapping[int, Callable[[Any], Any]] = MappingProxyType({})) -> tuple[list[Any], list[Any]]:
     """Outputs and watched values on the flattened inputs; traceable by ``jit``, ``vmap`` and ``grad``.
 
     Args:
         added: what to add to some values before they are used, to differentiate with respect to them.
+        replaced: functions of some values, whose results are used in their place; inputs are taken as they are given.
     """
     env: dict[int, Any] = {**graph.constants, **dict(zip(graph.inputs, leaves, strict=True))}
     for op in graph.ops:
@@ -33,4 +35,6 @@ def evaluate(graph: Graph, leaves: Sequence[Any], watch: Sequence[int] = (),
             env.update(zip(op.outputs, apply_op(op, [env[i] for i in op.inputs]), strict=True))
         for value in set(op.outputs).intersection(added):
             env[value] = env[value] + added[value]
+        for value in set(op.outputs).intersection(replaced):
+            env[value] = replaced[value](env[value])
     return [env[o] for o in graph.outputs], [env[w] for w in watch]
