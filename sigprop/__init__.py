@@ -13,19 +13,19 @@ from sigprop.report import Report, report
 from sigprop.types import Kernel, KernelSample
 
 if TYPE_CHECKING:
-    from sigprop import nn, sparse, studies
+    from sigprop import nn, pinn, sparse, studies
 
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
     "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
-    "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "propagate",
-    "remedy", "report", "sparse", "spectra", "studies", "taylor",
+    "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "pinn",
+    "propagate", "remedy", "report", "sparse", "spectra", "studies", "taylor",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first used: ``sp.nn`` and ``sp.studies`` need ``flax.nnx``, ``sp.sparse`` SciPy's optimizers."""
-    if name in ("nn", "sparse", "studies"):
+    """Imported when first used: ``sp.nn`` and ``sp.studies`` need ``flax.nnx``, ``sp.sparse`` SciPy's optimizers, ``sp.pinn`` few do."""
+    if name in ("nn", "pinn", "sparse", "studies"):
         return import_module(f"sigprop.{name}")
     raise AttributeError(f"module 'sigprop' has no attribute {name!r}")
 
