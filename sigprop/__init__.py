@@ -8,7 +8,7 @@ from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, lsuv, 
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
 from sigprop.network import Law, Network, fans, network
-from sigprop.predict import adam_second_moment, attention_entropy, lint, propagate, remedy
+from sigprop.predict import adam_advice, adam_second_moment, attention_entropy, coordinate_check, lint, propagate, remedy
 from sigprop.report import Report, report
 from sigprop.types import Kernel, KernelSample
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
-    "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "pinn",
-    "propagate", "remedy", "report", "sparse", "spectra", "studies", "taylor",
+    "adam_advice", "adam_second_moment", "attention_entropy", "coordinate_check", "empirical_kernel", "empirical_ntk", "fans",
+    "infinite_kernel", "init", "interop", "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn",
+    "ntk_operator", "pinn", "propagate", "remedy", "report", "sparse", "spectra", "studies", "taylor",
 ]
 
 

@@ -35,11 +35,14 @@ class TermKernel(NamedTuple):
     outputs: int
 
 
-def ntk_spectra(net: Network, terms: Terms, parameterization: str = "standard", *, rules: Mapping[str, Any] = RULES) -> dict[str, TermKernel]:
+def ntk_spectra(net: Network, terms: Terms, parameterization: str = "standard", *,
+                rules: Mapping[str, Any] = RULES) -> dict[str, TermKernel]:
     """E[J Jᵀ] of every term, ``J`` the derivative of its residual with respect to the trained parameters, and its spectrum.
 
     These are the diagonal blocks ``K_uu``, ``K_rr`` of Wang, Yu & Perdikaris (2022, "When and why PINNs fail to train"). For linear
     equations they do not fluctuate in the limit; those of nonlinear ones depend on ``u`` itself, and this is their mean over draws.
+    Derivatives along the inputs in forward mode (``jax.jvp``) are followed for every activation; in reverse mode (``jax.grad``) their
+    kernels are refused where transposed weights meet what depends on them.
 
     Args:
         net, terms, rules: as in :func:`sigprop.pinn.loss_balance`.
@@ -84,4 +87,5 @@ def _kernel(name: str, net: Network, points: Any, parameterization: str, rules: 
     kernel = jnp.asarray(found.ntk)
     n, trace = len(points), components * float(jnp.trace(kernel))
     assert found.ntk_error is not None
-    return TermKernel(np.asarray(kernel), np.asarray(spectra.spectrum(kernel)), trace, n * components * float(found.ntk_error), n * components)
+    outputs = n * components
+    return TermKernel(np.asarray(kernel), np.asarray(spectra.spectrum(kernel)), trace, outputs * float(found.ntk_error), outputs)
