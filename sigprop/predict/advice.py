@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cache
 from math import inf, log, nan
 from typing import NamedTuple
 
@@ -23,8 +24,8 @@ class LeafAdvice(NamedTuple):
     """Advice for one parameter; NaN where its gradient is not predicted.
 
     Attributes:
-        epsilon: the largest for which the first update keeps ``1 - shrink`` of the size that it has without one; 0 where no gradient
-            reaches the parameter.
+        epsilon: the largest for which the first update keeps ``1 - shrink`` of the root mean square that it has without one; 0 where no
+            gradient reaches the parameter.
         learning_rate: the largest for which the first update is ``update_ratio`` of the weights; infinite where they start at zero, and
             where nothing moves them.
         spread: relative standard deviation of ``nu_hat`` after one step, over minibatches.
@@ -72,7 +73,7 @@ class Advice(Mapping[str, LeafAdvice]):
     def __rich__(self) -> Table:
         title = (f"epsilon <= {self.epsilon:.2e}, lr <= {self.learning_rate:.2e}, warm-up {self.warmup:g} steps "
                  f"(untuned: {self.untuned_warmup:g})")
-        table = Table(title=title, title_justify="left", header_style="bold")
+        table = Table(title=title, title_justify="left", header_style="bold", min_width=len(title))
         for name in ("parameter", "epsilon", "learning rate", "spread of nu_hat", "warm-up"):
             table.add_column(name, justify="left" if name == "parameter" else "right", no_wrap=True)
         for path, leaf in self.leaves.items():
@@ -85,7 +86,9 @@ class Advice(Mapping[str, LeafAdvice]):
 def adam_advice(moments: SecondMoments, *, update_ratio: float = 1e-3, shrink: float = 0.01, spread: float = 0.05) -> Advice:
     """Epsilon, learning rate and length of warm-up for every parameter, from its predicted second moments.
 
-    Epsilon is found on the first update of normal gradients, ``g / (|g| + eps)``. The learning rate scales the first update to a
+    Epsilon is found on the first update, ``g / (|g| + eps)``, for gradients that are products of three independent normal numbers
+    (forward, backward, and derivative of the loss): those of a kernel for one example and one output, of which more lies near zero than
+    of a sum over examples, so that these lose less. The learning rate scales the first update to a
     share of the weights; ``update_ratio`` is the caller's choice (LAMB, You et al. 2020, makes it the same for all layers). Warm-up lasts
     until the denominator is known. While the parameters stay, gradients of minibatches are ``g + noise`` with a share ``p`` of noise in
     ``nu``, so that ``g_B²`` has relative variance ``2 p (2 - p)`` over minibatches for normal ``g`` and noise, and that of ``nu_hat``
@@ -125,19 +128,32 @@ def _leaf(leaf: LeafMoment, rule: Optimizer, update_ratio: float, shrink: float,
     share = leaf.noise / leaf.second_moment
     variance = 2 * share * (2 - share)
     rate = inf if not leaf.relative_update > 0 else rule["lr"] * update_ratio / leaf.relative_update
-    return LeafAdvice(_epsilon(leaf.entries, rule, shrink), rate, variance**0.5, _warmup(variance, rule["b2"], spread))
+    return LeafAdvice(_epsilon(leaf.entries, shrink), rate, variance**0.5, _warmup(variance, rule["b2"], spread))
 
 
-def _epsilon(entries: np.ndarray, rule: Optimizer, shrink: float) -> float:
-    """The largest that keeps the first update, without weight decay, within a share of what it is for vanishing epsilon."""
+@cache
+def _product() -> tuple[np.ndarray, np.ndarray]:
+    """Values and probabilities of ``|z1 z2 z3|`` for independent standard normal ``z``, by convolution of their logarithms."""
+    step = 0.02
+    t = np.arange(-30.0, 3.0, step)
+    density = np.sqrt(2 / np.pi) * np.exp(t - np.exp(2 * t) / 2) * step
+    law = np.convolve(np.convolve(density, density), density)
+    values = np.exp(3 * t[0] + step * np.arange(law.size))
+    keep = law > 1e-18
+    return values[keep], law[keep]
+
+
+def _epsilon(entries: np.ndarray, shrink: float) -> float:
+    """The largest for which ``E[(|g| / (|g| + eps))²]`` is at least ``(1 - shrink)²`` on average over entries of given E[g²]."""
     from scipy.optimize import brentq  # slow to import
 
-    reached = entries[entries > 0]
-    scale = float(np.sqrt(reached.mean()))
+    squares, counts = np.unique(entries[entries > 0], return_counts=True)
+    scale = float(np.sqrt(np.average(squares, weights=counts)))
+    z, law = _product()
 
     def excess(t: float) -> float:
-        with_eps = replace(rule, options={**rule.options, "eps": scale * np.exp(t), "lr": 1.0})
-        return with_eps.first_step(reached, 0.0)[0] - (1 - shrink)
+        sizes = [float(law @ (z / (z + np.exp(t) * scale / square**0.5)) ** 2) for square in squares]
+        return float(np.average(sizes, weights=counts)) - (1 - shrink) ** 2
 
     return scale * float(np.exp(brentq(excess, log(1e-12), log(1e6), xtol=1e-8)))  # type: ignore[arg-type]
 
