@@ -8,24 +8,24 @@ from sigprop.empirical import empirical_kernel, empirical_ntk, linearize, lsuv, 
 from sigprop.errors import InvalidInput, MissingDependency, MissingRule, SigpropError, Unsound
 from sigprop.infinite import infinite_kernel
 from sigprop.network import Law, Network, fans, network
-from sigprop.predict import adam_second_moment, attention_entropy, lint, propagate, remedy
+from sigprop.predict import adam_advice, adam_second_moment, attention_entropy, coordinate_check, lint, propagate, remedy
 from sigprop.report import Report, report
 from sigprop.types import Kernel, KernelSample
 
 if TYPE_CHECKING:
-    from sigprop import nn, precision, sparse, studies
+    from sigprop import nn, pinn, precision, sparse, studies
 
 __all__ = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
-    "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "precision", "propagate",
-    "remedy", "report", "sparse", "spectra", "studies", "taylor",
+    "adam_advice", "adam_second_moment", "attention_entropy", "coordinate_check", "empirical_kernel", "empirical_ntk", "fans",
+    "infinite_kernel", "init", "interop", "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn",
+    "ntk_operator", "pinn", "precision", "propagate", "remedy", "report", "sparse", "spectra", "studies", "taylor",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first used: ``sp.nn`` and ``sp.studies`` need ``flax.nnx``, the others SciPy's optimizers."""
-    if name in ("nn", "precision", "sparse", "studies"):
+    """Imported when first used: ``sp.nn`` and ``sp.studies`` need ``flax.nnx``, the others SciPy's optimizers, or few need them."""
+    if name in ("nn", "pinn", "precision", "sparse", "studies"):
         return import_module(f"sigprop.{name}")
     raise AttributeError(f"module 'sigprop' has no attribute {name!r}")
 

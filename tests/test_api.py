@@ -9,9 +9,9 @@ import sigprop as sp
 
 NAMES = [
     "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "adam_second_moment", "attention_entropy", "empirical_kernel", "empirical_ntk", "fans", "infinite_kernel", "init", "interop",
-    "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "precision", "propagate",
-    "remedy", "report", "sparse", "spectra", "studies", "taylor",
+    "adam_advice", "adam_second_moment", "attention_entropy", "coordinate_check", "empirical_kernel", "empirical_ntk", "fans",
+    "infinite_kernel", "init", "interop", "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn",
+    "ntk_operator", "pinn", "precision", "propagate", "remedy", "report", "sparse", "spectra", "studies", "taylor",
 ]
 X = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
 NET = sp.network(nn.Sequential([nn.Dense(64), nn.LayerNorm(), nn.gelu, nn.Dense(2)]), X)
