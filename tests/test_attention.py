@@ -230,10 +230,11 @@ def test_limits():
 
 
 def test_under_jit():
+    """Either on the same points, or on those of another root of the same covariance, with eigenvectors of the other sign."""
     x = tokens(6)
     net = sp.network(Layer(8), x)
     one, other = sp.attention_entropy(net, x), jax.jit(lambda a: sp.attention_entropy(net, a))(x)
-    np.testing.assert_allclose(one.entropy_mean, other.entropy_mean, rtol=1e-4)
+    np.testing.assert_allclose(one.entropy_mean, other.entropy_mean, atol=5 * float(one.error.max()))
 
 
 class Classes(nn.Module):

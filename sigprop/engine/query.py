@@ -7,7 +7,7 @@ It is linear where the graph is linear (sums, indexing, constants) and an expect
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from math import prod
 from typing import Any
@@ -102,9 +102,12 @@ class Query:
 
     def moment(self, factors: Sequence[Factor]) -> Named:
         """Expectation of the product of the fields; axes are the plain labels."""
+        return self._found(factors, self._answered if self.depth or _curved(factors) else self._indexed)
+
+    def _found(self, factors: Sequence[Factor], ask: Callable[[Sequence[Factor]], Named]) -> Named:
         if self.depth:
-            return resolve(self._answered(factors))
-        waiting, ask = [list(factors)], self._answered if _curved(factors) else self._indexed
+            return resolve(ask(factors))
+        waiting = [list(factors)]
         while True:
             try:
                 found = ask(waiting[-1])
@@ -378,7 +381,7 @@ class Query:
 
     def covariance(self, a: Factor, b: Factor) -> Named | None:
         """Covariance of two Gaussian fields, ``None`` where it vanishes identically."""
-        found = self.moment([self._centred(a), self._centred(b)])
+        found = self._found([self._centred(a), self._centred(b)], self._answered)
         return None if is_nothing(found) else normalised(found) if concrete(found.array) else found
 
     def in_unit(self, variance: Named) -> Named:
