@@ -16,17 +16,20 @@ from sigprop.types import Estimate
 
 
 @dataclass(frozen=True)
-class PreNorm:
+class _Norm:
+    epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon, 0.0)
+
+
+@dataclass(frozen=True)
+class PreNorm(_Norm):
     """What the block takes in is divided by its root mean square over the channels, or standardized: pre-activations have mean 0.
 
     Attributes:
         epsilon: added to the mean square.
     """
-
-    epsilon: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon, 0.0)
 
     def around(self, layer: Layer) -> Layer:
         return _PreNorm(layer, self.epsilon)
@@ -59,17 +62,12 @@ class _PreNorm(Around):
 
 
 @dataclass(frozen=True)
-class PostNorm:
+class PostNorm(_Norm):
     """What the block gives is divided by its root mean square over the channels, or standardized: it has mean 0.
 
     Attributes:
         epsilon: added to the mean square.
     """
-
-    epsilon: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon, 0.0)
 
     def around(self, layer: Layer) -> Layer:
         return _PostNorm(layer, self.epsilon)
@@ -185,5 +183,3 @@ def _share(part: Any, whole: Any) -> Any:
     """``part / whole``, 0 where there is nothing."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(whole > 0, np.divide(part, whole), 0.0)
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -14,13 +14,24 @@ from sigprop.init.checks import check_choice, check_number
 from sigprop.network import Network, parameter_paths
 
 
+def by_path(params: Any) -> dict[str, Any]:
+    """Leaves of a parameter tree by path."""
+    return dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
+
+
+def changed(change: Callable[[str, Any], Any], params: Any) -> Any:
+    """``change(path, leaf)`` of every leaf."""
+    leaves, tree = jax.tree.flatten(params)
+    return jax.tree.unflatten(tree, [change(path, leaf) for path, leaf in zip(parameter_paths(params), leaves, strict=True)])
+
+
 def prunable(net: Network, only: Collection[str] | None = None) -> list[str]:
     """Paths of the trained parameters with two axes or more, or those of them in ``only``.
 
     Raises:
         InvalidInput: for a path that is none of them.
     """
-    leaves = dict(zip(parameter_paths(net.abstract_params), jax.tree.leaves(net.abstract_params), strict=True))
+    leaves = by_path(net.abstract_params)
     found = [path for path in net.trained_paths if len(leaves[path].shape) > 1]
     unknown = sorted(set(only or ()) - set(found))
     if unknown:
@@ -60,7 +71,7 @@ def mask(scores: Mapping[str, Any], kept: float, scope: str = "layer") -> dict[s
 
 def kept_shares(params: Any, masks: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """By path the fraction ``p`` of weights that a mask keeps, and that of ``sum w²``, the effective one for the variance."""
-    leaves = dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
+    leaves = by_path(params)
     out = {}
     for path, m in masks.items():
         square = np.asarray(leaves[path], np.float64) ** 2
@@ -74,8 +85,7 @@ def check_masks(masks: Mapping[str, Any], net: Network | None = None) -> None:
     Raises:
         InvalidInput: for entries other than 0 and 1, an empty layer, an unknown path, another shape than the parameter's.
     """
-    shapes = {} if net is None else {p: leaf.shape for p, leaf in zip(parameter_paths(net.abstract_params),
-                                                                      jax.tree.leaves(net.abstract_params), strict=True)}
+    shapes = {} if net is None else {path: leaf.shape for path, leaf in by_path(net.abstract_params).items()}
     for path, m in masks.items():
         if net is not None and path not in shapes:
             raise InvalidInput(f"masks: {path!r} is no parameter of {net.name}; there are {list(shapes)}")

@@ -6,15 +6,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_choice
-from sigprop.network import Network, parameter_paths
+from sigprop.network import Network
 from sigprop.sparse.law import global_shares, share
-from sigprop.sparse.masks import check_masks, prunable
+from sigprop.sparse.masks import changed, check_masks, prunable
 
 
 def masked(net: Network, masks: Mapping[str, Any]) -> Network:
@@ -59,22 +58,15 @@ def corrected(net: Network, shares: Mapping[str, float]) -> Network:
     wrong = {path: float(s) for path, s in shares.items() if not 0 < s <= 1}
     if wrong:
         raise InvalidInput(f"shares: {wrong}; they must be above 0 and at most 1")
-    paths = parameter_paths(net.abstract_params)
-
     def init(key: Any) -> Any:
-        leaves, tree = jax.tree.flatten(net.init(key))
-        return jax.tree.unflatten(tree, [w * jnp.asarray(shares[path] ** -0.5, w.dtype) if path in shares else w
-                                         for path, w in zip(paths, leaves, strict=True)])
+        return changed(lambda path, w: w * jnp.asarray(shares[path] ** -0.5, w.dtype) if path in shares else w, net.init(key))
 
     return replace(net, init=init, _graphs={})
 
 
 def _with(net: Network, change: Callable[[str, Any], Any]) -> Network:
     """The network on changed parameters."""
-    paths = parameter_paths(net.abstract_params)
-
     def apply(params: Any, *x: Any) -> Any:
-        leaves, tree = jax.tree.flatten(params)
-        return net.apply(jax.tree.unflatten(tree, [change(path, w) for path, w in zip(paths, leaves, strict=True)]), *x)
+        return net.apply(changed(change, params), *x)
 
     return replace(net, apply=apply, _graphs={})

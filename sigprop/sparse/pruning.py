@@ -6,14 +6,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_choice, check_number, check_whole
-from sigprop.network import Network, parameter_paths
-from sigprop.sparse.masks import mask, prunable
+from sigprop.network import Network
+from sigprop.sparse.masks import by_path, changed, mask, prunable
 
 Train = Callable[[Any, dict[str, Any], int, int], Any]
 
@@ -72,31 +71,23 @@ def iterative_magnitude_pruning(net: Network, train: Train, params: Any, rounds:
     if fraction == 1:
         raise InvalidInput("fraction: 1 leaves no weight")
     paths = prunable(net, only)
+    dense = {path: jnp.ones(net.laws.shapes[path], bool) for path in paths}
+    start = train(params, dense, 0, rewind) if rewind else params
     if resume is None:
-        dense = {path: jnp.ones(net.laws.shapes[path], bool) for path in paths}
-        start = train(params, dense, 0, rewind) if rewind else params
         resume = Ticket(0, dense, start, train(start, dense, rewind, steps))
         yield resume
-    else:
-        start = train(params, {path: jnp.ones(net.laws.shapes[path], bool) for path in paths}, 0, rewind) if rewind else params
     ticket = resume
     for number in range(ticket.round + 1, rounds + 1):
         masks = _pruned(ticket, fraction, scope)
-        first = _kept(start, masks)
+        first = changed(lambda path, w, kept=masks: jnp.where(kept[path], w, 0) if path in kept else w, start)
         ticket = Ticket(number, masks, first, train(first, masks, rewind, steps))
         yield ticket
 
 
 def _pruned(ticket: Ticket, fraction: float, scope: str) -> dict[str, Any]:
     """What remains after leaving out ``fraction`` of the smallest weights that are left."""
-    weights = dict(zip(parameter_paths(ticket.trained), jax.tree.leaves(ticket.trained), strict=True))
+    weights = by_path(ticket.trained)
     scores = {path: np.where(m, np.abs(np.asarray(weights[path], np.float64)), -1.0) for path, m in ticket.masks.items()}
     if scope == "global":
         return mask(scores, ticket.kept * (1 - fraction), "global")
     return {path: mask({path: s}, float(np.mean(ticket.masks[path])) * (1 - fraction))[path] for path, s in scores.items()}
-
-
-def _kept(params: Any, masks: dict[str, Any]) -> Any:
-    leaves, tree = jax.tree.flatten(params)
-    paths = parameter_paths(params)
-    return jax.tree.unflatten(tree, [jnp.where(masks[path], w, 0) if path in masks else w for path, w in zip(paths, leaves, strict=True)])

@@ -12,8 +12,8 @@ import numpy as np
 from sigprop.empirical.gradients import loss_gradients
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
-from sigprop.network import Network, check_inputs, parameter_paths
-from sigprop.sparse.masks import prunable
+from sigprop.network import Network, check_inputs
+from sigprop.sparse.masks import by_path, changed, prunable
 
 
 def random(net: Network, key: Any, only: Collection[str] | None = None) -> dict[str, Any]:
@@ -68,18 +68,15 @@ def grasp(net: Network, loss: Callable[..., Any], params: Any, x: Any, *targets:
     """
     inputs = x if isinstance(x, tuple) else (x,)
     check_inputs(inputs)
-    paths = parameter_paths(params)
-    leaves, tree = jax.tree.flatten(params)
-    moving = {path: leaf for path, leaf in zip(paths, leaves, strict=True) if path in net.trained_paths}
+    moving = {path: leaf for path, leaf in by_path(params).items() if path in net.trained_paths}
 
     def gradient(some: dict[str, Any]) -> dict[str, Any]:
-        every = [some.get(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
-        return loss_gradients(net, loss, jax.tree.unflatten(tree, every), inputs, targets)
+        return loss_gradients(net, loss, changed(lambda path, leaf: some.get(path, leaf), params), inputs, targets)
 
     _, product = jax.jvp(gradient, (moving,), (gradient(moving),))
     return {path: w * product[path] for path, w in _kernels(net, params, only).items()}
 
 
 def _kernels(net: Network, params: Any, only: Collection[str] | None) -> dict[str, Any]:
-    leaves = dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
+    leaves = by_path(params)
     return {path: leaves[path] for path in prunable(net, only)}
