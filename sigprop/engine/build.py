@@ -87,6 +87,7 @@ class Pool:
         self.means = Means()
         self.affine: set[int] = set()  # sums with a term of another order in the width (a deterministic one), however deep
         self.originals: dict[Node, Node] = {}  # of copies of weights that are used again, transposed
+        self.transposed: dict[Leaf, Leaf] = {}  # those copies
         self.uses: dict[Leaf, list[Leaf]] = {}  # of leaves that are used again, as they were: with copies tied to them
         self.alive: list[Any] = []  # traced constants are keyed by identity and must outlive the key
         self.multiples: dict[Node, tuple[Occurrence, float]] = {}  # traced constants that are a number times another one
@@ -115,6 +116,14 @@ class Pool:
         self.fewest[number] = 0 if len(shape) < 2 else min(shape)
         dims = [Dim("site" if k < sites else "chan", n) for k, n in enumerate(shape)]
         return self._intern(Leaf, (key,), dims, parity=parity.leaf(number, len(shape), common), gaussian=True, number=number, draw=draw)
+
+    def transposed_copy(self, leaf: Leaf) -> Leaf:
+        """Independent draws like ``leaf``, for where it is used again, transposed."""
+        made = self.leaf(("transposed", leaf.number), [d.size for d in leaf.dims], leaf.draw)
+        assert isinstance(made, Leaf)
+        self.originals[made] = leaf
+        self.transposed[leaf] = made
+        return made
 
     def tied_copies(self, leaf: Leaf) -> Iterator[Leaf]:
         """``leaf``, and the copies of it for each time that it is used again."""

@@ -3,8 +3,9 @@
 A backward pass sums ``sum_j W_ij u_j`` over the index that the forward pass ``z_j = sum_i W_ij x_i`` left free, with ``u`` a function of
 ``z``. In the limit this is ``sum_j V_ij u_j + v x_i sum_j E[du_j/dz_j]`` with ``V`` an independent copy of ``W`` and ``v`` its variance
 (Yang 2020, Tensor Programs III, Theorem 4.3; by Stein's lemma). The second term vanishes where ``u`` changes sign under flips that leave
-``z`` as it is: those of the cotangent, or of a read-out drawn independently. That is decided by parity; where it cannot be, the sum is
-refused. Sums with few inputs ``i`` keep ``W``: one entry is then correlated with ``z_j``.
+``z`` as it is: those of the cotangent, or of a read-out drawn independently. That is decided by parity; elsewhere it is added (see
+``stein``), or the sum is refused. So it is where ``W`` meets what ``V`` has made. Sums with few inputs ``i`` keep ``W``: one entry is then
+correlated with ``z_j``.
 
 A recurrence sums ``sum_i W_ij h_i`` over the same index again, with ``h`` a function of earlier such sums. All of them are jointly
 Gaussian in the limit, of covariance ``v sum_i E[h_i h'_i]``, as if ``W`` were independent of ``h`` (Yang 2019, Tensor Programs I,
@@ -21,51 +22,75 @@ import numpy as np
 
 from sigprop.arrays import concrete
 from sigprop.engine import parity
-from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul, Node, Occurrence, Sum, Take, below, parameter_only, placed
+from sigprop.engine.nodes import Add, Const, Dim, Leaf, Map, Mul, Node, Occurrence, Sum, Take, below, parameter_only, placed
+from sigprop.engine.stein import Inexpressible, reaction
 from sigprop.errors import Unsound
 
 if TYPE_CHECKING:
     from sigprop.engine.build import Pool
 
 
-def independent_copies(pool: Pool, factors: Sequence[Occurrence], count: int, narrow: int) -> list[Occurrence]:
-    """``factors`` of a sum over the positions from ``count`` on, with copies of the weights that the other factors hold.
+def independent_copies(pool: Pool, factors: Sequence[Occurrence], dims: Sequence[Dim], summed: Sequence[Dim],
+                       narrow: int) -> tuple[list[Occurrence], list[Node]]:
+    """``factors`` of a sum over the positions past ``dims``, with copies of the weights that the other factors hold, and what is to be
+    added to their sum.
 
     Args:
         narrow: number of terms below which a sum is not wide.
 
     Raises:
-        Unsound: where transposed weights are not independent of what they multiply.
+        Unsound: where transposed weights are not independent of what they multiply, and how they depend on it is not known.
     """
-    out = list(factors)
+    out, added = list(factors), []
     for k, (weight, index) in enumerate(factors):
         if isinstance(weight, Const) or not parameter_only(weight):
             continue
-        others = [f for j, f in enumerate(factors) if j != k and not isinstance(f[0], Const)]
+        beside = [f for j, f in enumerate(factors) if j != k]
         for leaf in _leaves(weight):
-            copy = _copy(pool, leaf, weight, index, others, count, narrow)
+            copy, met = _copy(pool, leaf, (weight, index), beside, len(dims), narrow)
             if copy is not leaf:
-                out[k] = weight, index = _replaced(pool, weight, leaf, copy), index
-    return out
+                out[k] = _replaced(pool, out[k][0], leaf, copy), index
+            if met:
+                added += _reaction(pool, (weight, index), met, beside, dims, summed)
+    return out, added
 
 
-def _copy(pool: Pool, leaf: Leaf, weight: Node, index: Sequence[int], others: Sequence[Occurrence], count: int, narrow: int) -> Leaf:
-    """The leaf that counts as independent of ``others``."""
-    where = _axes(weight, leaf)
+def _reaction(pool: Pool, weight: Occurrence, leaves: set[Leaf], beside: Sequence[Occurrence], dims: Sequence[Dim],
+              summed: Sequence[Dim]) -> list[Node]:
+    try:
+        return reaction(pool, weight, leaves, beside, dims, summed)
+    except Inexpressible:
+        raise Unsound("weights are used again, transposed, and what they multiply depends on them without a sign of its own (tied "
+                      "weights, a read-out that the forward pass uses) and not entry by entry: gradient independence fails. Draw the "
+                      "weights independently.") from None
+
+
+def _copy(pool: Pool, leaf: Leaf, weight: Occurrence, beside: Sequence[Occurrence], count: int, narrow: int) -> tuple[Leaf, set[Leaf]]:
+    """The leaf that counts as independent of what is ``beside`` it, and the leaves whose sums there depend on it all the same."""
+    node, index = weight
+    where = _axes(node, leaf)
     summed = {axis for dim, axis in where.items() if index[dim] >= count and leaf.dims[axis].size >= narrow}
-    uses = _uses_of(pool, leaf, weight, others) if summed else []
-    if _transposed(leaf, summed, uses, others, narrow):
-        made = pool.leaf(("transposed", leaf.number), [d.size for d in leaf.dims], leaf.draw)
-        assert isinstance(made, Leaf)
-        pool.originals[made] = leaf
-        leaf, weight = made, _replaced(pool, weight, leaf, made)
-        uses = _uses_of(pool, leaf, weight, others)
+    others = [f for f in beside if not isinstance(f[0], Const)]
+    uses = _uses_of(pool, leaf, node, others) if summed else []
+    if uses and _folded(node, leaf):
+        raise Unsound("a weight that is added to or multiplied by its own transpose is used more than once: its entries are not "
+                      "independent of each other, and gradient independence fails. Draw both parts independently.")
+    opposite = pool.transposed.get(leaf)
+    met: set[Leaf] = set()
+    if _transposed(leaf, summed, uses, narrow):
+        made = pool.transposed_copy(leaf)
+        met = _dependent(uses, others)
+        leaf, node = made, _replaced(pool, node, leaf, made)
+        uses = _uses_of(pool, leaf, node, others)
+    elif opposite is not None and summed:
+        turned = _uses_of(pool, opposite, _replaced(pool, node, leaf, opposite), others)
+        met = _dependent(turned, others) if _transposed(leaf, summed, turned, narrow) else met
     seen = 0
-    for node, _ in others:
-        seen |= node.leaves
+    for other, _ in others:
+        seen |= other.leaves
     if not uses or pool.shared_sign(leaf) or not _again(leaf, summed, uses, narrow):
-        return leaf
-    return next(c for c in pool.tied_copies(leaf) if not seen >> c.number & 1)
+        return leaf, met
+    return next(c for c in pool.tied_copies(leaf) if not seen >> c.number & 1), met
 
 
 Factor = tuple[Node, tuple[Any, ...]]
@@ -84,17 +109,19 @@ class _Use(NamedTuple):
     axes: frozenset[int] = frozenset()
 
 
-def _transposed(leaf: Leaf, summed: set[int], uses: Sequence[_Use], others: Sequence[Occurrence], narrow: int) -> bool:
-    """Whether the sum is over wide axes of ``leaf`` that all its uses behind ``others`` leave free."""
+def _transposed(leaf: Leaf, summed: set[int], uses: Sequence[_Use], narrow: int) -> bool:
+    """Whether the sum is over wide axes of ``leaf`` that all its uses leave free."""
+    return bool(uses) and not any(use.field is None or summed & use.axes or prod(leaf.dims[a].size for a in use.axes) < narrow
+                                  for use in uses)
+
+
+def _dependent(uses: Sequence[_Use], others: Sequence[Occurrence]) -> set[Leaf]:
+    """Leaves of ``uses``, unless ``others`` have a sign of their own."""
     fixed = 0
     for use in uses:
-        if use.field is None or summed & use.axes or prod(leaf.dims[a].size for a in use.axes) < narrow:
-            return False
+        assert use.field is not None
         fixed |= parity.leaves(use.field.parity)
-    if uses and not parity.product([node.parity for node, _ in others]).odd_beside(fixed):
-        raise Unsound("weights are used again, transposed, and what they multiply depends on them without a sign of its own (tied "
-                      "weights, a read-out that the forward pass uses): gradient independence fails. Draw the weights independently.")
-    return bool(uses)
+    return set() if parity.product([node.parity for node, _ in others]).odd_beside(fixed) else {use.leaf for use in uses}
 
 
 def _again(leaf: Leaf, summed: set[int], uses: Sequence[_Use], narrow: int) -> bool:
@@ -145,6 +172,15 @@ def _leaves(weight: Node) -> list[Leaf]:
     if isinstance(weight, Leaf):
         return [weight]
     return [leaf for child, _ in below(weight) for leaf in _leaves(child)]
+
+
+def _folded(weight: Node, leaf: Leaf) -> bool:
+    """Whether a function of parameters combines entries of ``leaf`` with others of it, as ``W + W^T`` does."""
+    if isinstance(weight, Leaf):
+        return False
+    found = [{index[dim]: axis for dim, axis in _axes(child, leaf).items()} for child, index in below(weight)
+             if child.leaves >> leaf.number & 1 and not isinstance(weight, Take)]
+    return any(f != found[0] for f in found) or any(_folded(child, leaf) for child, _ in below(weight))
 
 
 def _axes(weight: Node, leaf: Leaf) -> dict[int, int]:

@@ -48,10 +48,11 @@ def _build(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[D
         return _sum_terms(pool, node, index, summed, dims)
     if isinstance(node, Mul):
         outside = placed(node.children, index)
-        copied = independent_copies(pool, outside, count, NARROW)
+        copied, added = independent_copies(pool, outside, dims, summed, NARROW)
         if copied != outside:
             every = [*dims, *summed]
-            return build_sum(pool, pool.over(copied, every, pool.mul), summed, dims)
+            made = build_sum(pool, pool.over(copied, every, pool.mul), summed, dims)
+            return pool.add([whole(made), *map(whole, added)], dims) if added else made
         turned = _turned(pool, outside, summed, dims)
         if turned is not None:
             return turned

@@ -31,7 +31,7 @@ class Study(Base):
         gain: first value of g of every unit, above 0; a spectral norm has none.
         scale: of v, which is drawn from ``init``.
         kind: ``"weight_norm"``; ``"standardized"``, after a plain first layer, predicted up to terms of order 1/width; or ``"spectral"``
-            (Flax's, one step of power iteration; measured only).
+            (Flax's, one step of power iteration, from a random start: a norm of s sqrt(n + m), not of s (sqrt(n) + sqrt(m))).
         depth: number of layers.
         width: of all layers.
     """
