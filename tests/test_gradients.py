@@ -189,7 +189,7 @@ class TransposedReuse(nn.Module):
         return nn.Dense(4)(jnp.tanh(jnp.tanh(h @ w) @ w.T))
 
 
-@pytest.mark.parametrize(("model", "x"), [(TransposedReadOut, TOKENS), (TransposedReuse, ROWS)])
+@pytest.mark.parametrize(("model", "x"), [(TransposedReadOut, TOKENS), pytest.param(TransposedReuse, ROWS, marks=pytest.mark.slow)])
 def test_transposed_weights_are_right(model, x):
     net = sp.network(model(), x)
     predicted, (paths, found) = table(net, x), measured(net, x, 1024)
