@@ -70,6 +70,7 @@ from sigprop.types import Note
 Factor = tuple[Node, tuple[AnyLabel, ...]]
 Products = list[list[Named | Drawn]]
 _PAIRS = 1 << 14  # of terms of sums beyond which these are drawn as they are
+_TERMS = 4  # of a moment that is left as a sum of products
 _DEPTH = 30  # nested questions before the stack is unwound
 
 
@@ -86,11 +87,11 @@ class Query:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.memo: dict[Any, Named] = {}
+        self.memo: dict[Any, Any] = {}
         self.depth = 0
         self.leaf: Leaf | None = None
         self.units: dict[int, tuple[Named, Named]] = {}  # by identity of the array, which is kept alive
-        self.other: dict[Any, Named] = {}  # with ``leaf``: what does not depend on it
+        self.other: dict[Any, Any] = {}  # with ``leaf``: what does not depend on it
         self.joint: dict[Any, Any] = {}  # the last laws that were sampled
         pool.query = self
 
@@ -129,14 +130,24 @@ class Query:
         """The moment with labels that may still be derived from the plain ones."""
         key, back, plain, memo = self._asked(factors)
         if key not in memo:
+            memo[key] = add([joined(p, ()) for p in self._open(plain)])
+        return _named(memo[key], back)
+
+    def _open(self, factors: Sequence[Factor]) -> Products:
+        """The same, as a sum of products of two arrays where one lacks labels of the other: sums over these are then taken of the latter
+        alone, once for all that it is multiplied with."""
+        key, back, plain, memo = self._asked(factors)
+        if ("open", key) not in memo:
             if self.depth >= _DEPTH:  # Python's stack is shallower than a network may be
                 raise _Deep(factors)
             self.depth += 1
             try:
-                memo[key] = add([joined(p, ()) for p in self._products(plain)])
+                products = self._products(plain)
+                nested = len(products) <= _TERMS and all(map(_nested, products))
+                memo["open", key] = products if nested else [[add([joined(p, ()) for p in products])]]
             finally:
                 self.depth -= 1
-        return _named(memo[key], back)
+        return [[_named(found, back) for found in product] for product in memo["open", key]]
 
     def sampled(self, factors: Sequence[Factor], beside: Sequence[Named] = (), summed: Sequence[AnyLabel] = ()) -> Named:
         """Expectation by sampling, times what is ``beside`` it and summed; remembered where there is nothing of that."""
@@ -147,7 +158,7 @@ class Query:
             memo["sampled", key] = expectation(self, plain)
         return _named(memo["sampled", key], back)
 
-    def _asked(self, factors: Sequence[Factor]) -> tuple[Any, dict, list[Factor], dict[Any, Named]]:
+    def _asked(self, factors: Sequence[Factor]) -> tuple[Any, dict, list[Factor], dict[Any, Any]]:
         """A question in its canonical form, the way back, and where its answer is remembered."""
         key, back, plain = self._canonical(sorted(factors, key=lambda f: f[0].id))
         apart = self.leaf is not None and not any(self.pool.shared_sign(n) for n, _ in factors)
@@ -229,7 +240,7 @@ class Query:
             if not rest:
                 return [[*fixed]]
             whole = len(rest) > 1 and not _waits(rest)
-            return [[*fixed, *p] for p in ([[self._indexed(rest)]] if whole else self._products(rest))]
+            return [[*fixed, *p] for p in (self._open(rest) if whole else self._products(rest))]
         groups = connected(factors, lambda f, g: f[0].leaves & g[0].leaves)  # of different draws, hence independent
         if len(groups) > 1:
             if any(map(_vanishes, groups)):  # weights that are used again are alone although others depend on the same draws
@@ -264,7 +275,7 @@ class Query:
         """The moment of one of several independent groups; what is sampled, and products, wait for the others, and for sums over them."""
         waits = _waits(group)
         products = self._products(group) if waits or any(isinstance(n, Sum) and not n.gaussian for n, _ in group) else []
-        return products if waits or len(products) == 1 else [[self._indexed(group)]]
+        return products if waits or len(products) == 1 else self._open(group)
 
     def _fixed(self, factors: Sequence[Factor]) -> tuple[list[Named], list[Factor]]:
         """Constants, also the site-dependent ones inside products, and the rest."""
@@ -330,7 +341,7 @@ class Query:
 
     def _term(self, factors: list[Factor]) -> Products:
         """One term of a sum: what is sampled, and products, wait, all else is a question of its own."""
-        return self._products(factors) if _waits(factors) else [[self._indexed(factors)]]
+        return self._products(factors) if _waits(factors) else self._open(factors)
 
     def _pure(self, factors: list[Factor]) -> bool:
         """All factors Gaussian: the moment is linear in each of them."""
@@ -498,6 +509,14 @@ def _outer(p: Sum, q: Sum) -> Sum | None:
 def _of_draws(node: Node) -> bool:
     """Whether the node is linear in draws, with fixed coefficients."""
     return parameter_only(node) or (isinstance(node, Add | Mul) and all(isinstance(n, Const) or _of_draws(n) for n, _ in node.children))
+
+
+def _nested(product: Sequence[Named | Drawn]) -> bool:
+    """Whether a product is one of two arrays, beside numbers, and one lacks labels of the other."""
+    if any(isinstance(f, Drawn) or f.same for f in product):
+        return False
+    arrays = [set(f.labels) for f in product if isinstance(f, Named) and f.labels]
+    return len(arrays) == 2 and (arrays[0] < arrays[1] or arrays[1] < arrays[0])
 
 
 def _waits(factors: Sequence[Factor]) -> bool:
