@@ -1,4 +1,4 @@
-"""A kernel computed to a store by a process of its own: ``python gram_program.py DIRECTORY [own | linear | pair | devices [PORT RANK]]``."""
+"""A kernel computed to a store by a process of its own: ``gram_program.py DIRECTORY [own | linear | pair | devices [PORT RANK]]``."""
 
 import sys
 from pathlib import Path

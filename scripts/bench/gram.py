@@ -36,8 +36,8 @@ def main() -> None:
     found = sp.gram(kernel, x, out=options.out, tile=options.tile)
     seconds, peak = perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     size = sum(p.stat().st_size for p in options.out.rglob("*") if p.is_file()) / 1e9
-    print(f"N = {options.examples}, depth {options.depth}, tiles of {found.layout.tile}: {seconds:.0f} s, peak resident memory {peak:.2f} GB, "
-          f"{size:.2f} GB on disk")
+    print(f"N = {options.examples}, depth {options.depth}, tiles of {found.layout.tile}: {seconds:.0f} s, peak resident memory "
+          f"{peak:.2f} GB, {size:.2f} GB on disk")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from sigprop.arrays import is_key
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _BLOCK = 2**24  # bytes
 
@@ -35,8 +37,7 @@ def data_hash(*data: Any) -> str:
 
 def _add(digest: Any, array: Any) -> None:
     """In blocks of rows: what is mapped from a file stays there."""
-    key = hasattr(array, "dtype") and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
-    array = np.asarray(jax.random.key_data(array) if key else array)
+    array = np.asarray(jax.random.key_data(array) if is_key(array) else array)
     digest.update(f"{array.shape} {array.dtype}".encode())
     rows = array.reshape(1) if array.ndim == 0 else array
     step = max(1, _BLOCK * len(rows) // max(array.nbytes, 1))

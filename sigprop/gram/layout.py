@@ -45,7 +45,7 @@ class Layout:
 
     def copies(self, tile: Tile) -> list[Tile]:
         """The positions that its numbers go to: its own, and for the second one transposed."""
-        return [tile, tile[::-1]] if self.symmetric and tile[0] != tile[1] else [tile]
+        return [tile, (tile[1], tile[0])] if self.symmetric and tile[0] != tile[1] else [tile]
 
 
 def even(size: int, largest: int) -> int:

@@ -128,5 +128,5 @@ def storing(path: Path) -> Iterator[None]:
     except OSError as error:
         where = path.parent if path.parent.exists() else Path()
         free = shutil.disk_usage(where).free / 1e9
-        raise StorageFailed(f"out: {path} cannot be written ({error.strerror or error}; {free:.3g} GB free there). Tiles finished so far are "
-                            "kept: make room and call again with the same arguments, or give another path") from error
+        raise StorageFailed(f"out: {path} cannot be written ({error.strerror or error}; {free:.3g} GB free there). Tiles that are finished "
+                            "are kept: make room and call again with the same arguments, or give another path") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,14 +108,14 @@ class Gram:
         if self.shape[0] <= _DENSE:
             values = np.linalg.eigvalsh(np.asarray(self.array(which)[:], np.float64))
             return float(values[0]), float(values[-1])
-        from scipy.sparse.linalg import LinearOperator, eigsh
+        largest = self._top(lambda v: self.matvec(v, which))
+        return largest - self._top(lambda v: largest * v - self.matvec(v, which)), largest
 
-        operator = LinearOperator(self.shape, lambda v: self.matvec(v.astype(np.float64), which), dtype=np.dtype(np.float64))  # pyright: ignore
+    def _top(self, product: Callable[[np.ndarray], np.ndarray]) -> float:
+        sparse: Any = import_module("scipy.sparse.linalg")
+        operator = sparse.LinearOperator(self.shape, product, dtype=np.float64)
         start = np.random.default_rng(0).standard_normal(self.shape[0])
-        (largest,) = eigsh(operator, 1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)
-        turned = LinearOperator(self.shape, lambda v: largest * v - operator.matvec(v), dtype=np.dtype(np.float64))  # pyright: ignore
-        (gap,) = eigsh(turned, 1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)
-        return float(largest - gap), float(largest)
+        return float(sparse.eigsh(operator, 1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
 
     def check_psd(self, which: str = "ntk", tolerance: float | None = None) -> None:
         """Refuse a kernel that is not symmetric and positive semidefinite.

@@ -52,8 +52,8 @@ def _arrays(kernel: Any, shape: tuple[int, int]) -> list[Any]:
     found = [kernel.nngp] if kernel.ntk is None else [kernel.nngp, kernel.ntk]
     for name, array in zip(("nngp", "ntk"), found, strict=False):
         if np.shape(array) != shape:
-            raise InvalidInput(f"kernel_fn: {name} of {shape[0]} and {shape[1]} examples has shape {np.shape(array)}; one number per pair is "
-                               "needed: a network whose output is (n, features), or one that flattens or pools its sites")
+            raise InvalidInput(f"kernel_fn: {name} of {shape[0]} and {shape[1]} examples has shape {np.shape(array)}; one number per pair "
+                               "is needed: a network whose output is (n, features), or one that flattens or pools its sites")
     errors = [getattr(kernel, name, None) for name in ("error", "ntk_error")]
     return [*found, jnp.stack([jnp.zeros((), found[0].dtype) if e is None else jnp.max(jnp.asarray(e, found[0].dtype)) for e in errors])]
 
