@@ -219,6 +219,21 @@ def test_cross_validation_is_each_regression_by_itself():
     assert found.accuracy == pytest.approx(np.mean(expected))
 
 
+def test_in_float32(kernels):
+    """Without JAX's 64 bits: results in the dtype of the kernel, close to those in float64; large systems in float64 all the same."""
+    train, cross, test = kernels
+    expected = sp.dynamics.gradient_flow(train, Y, cross, test, t=[1.0, np.inf], ridge=0.1)
+    with jax.enable_x64(False):
+        one, across, own = (sp.Kernel(*map(np.float32, k)) for k in kernels)
+        found = sp.dynamics.gradient_flow(one, np.float32(Y), across, own, t=[1.0, np.inf], ridge=0.1)
+        solved = sp.dynamics.conjugate_gradients(np.asarray(train.ntk), Y, 0.1, tolerance=1e-10)
+        curve = sp.dynamics.learning_curve(np.float32(train.ntk), Y, [10], 0.1)
+    assert found.mean.dtype == found.covariance.dtype == np.float32
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), tuple(found), tuple(expected))
+    np.testing.assert_allclose(solved.x, np.linalg.solve(np.asarray(train.ntk) + 0.1 * np.eye(20), Y), rtol=1e-8)
+    assert np.isfinite(curve.mse).all()
+
+
 EYE = np.eye(4)
 PAIR = sp.Kernel(EYE, EYE, 0.0)
 D = sp.dynamics

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from sigprop.dynamics.checks import check_ridge, check_targets, check_train
-from sigprop.dynamics.posterior import _cholesky
+from sigprop.dynamics.posterior import regression
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
 
@@ -53,6 +53,5 @@ def learning_curve(kernel: Float[Array, "n n"], y: Float[Array, "n ..."], sizes:
 
 @jax.jit
 def _errors(kernel: Any, y: Any, ridge: Any, train: Any, test: Any) -> Any:
-    lower = _cholesky(kernel[train][:, train], ridge).lower
-    mean = kernel[test][:, train] @ jax.scipy.linalg.cho_solve((lower, True), y[train])
+    mean = regression(kernel, y, ridge, train, test)
     return jnp.stack([jnp.mean((mean - y[test]) ** 2), jnp.mean(jnp.argmax(mean, 1) == jnp.argmax(y[test], 1))])

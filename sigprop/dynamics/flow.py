@@ -107,7 +107,7 @@ def _predicted(train: Any, y: Any, cross: Any, test: Any, which: str, ridge: Any
     targets = check_targets(y, n, dtype)
     across = moving if cross is None else check_shape(f"cross.{which}", check_kernel("cross", cross, which), (None, n), dtype)
     across_prior = prior if cross is None else check_shape("cross.nngp", check_kernel("cross", cross, "nngp"), (len(across), n), dtype)
-    tests = None if test is None else check_shape("test.nngp", check_kernel("test", test, "nngp"), (len(across),) * 2, dtype)
+    tests = None if test is None else check_shape("test.nngp", check_kernel("test", test, "nngp"), (len(across), len(across)), dtype)
     driving = moving + ridge * jnp.eye(n, dtype=dtype)
     values, vectors = _eigen(driving)
     _check_spectrum(values, driving, endless)

@@ -57,7 +57,8 @@ def conjugate_gradients(kernel: Any, y: Any, ridge: float, *, rank: int = 100, t
     check_whole("max_iterations", max_iterations)
     shape = np.shape(y)
     product = _product(kernel, shape[0] if shape else 0, which)
-    targets = np.asarray(check_targets(np.asarray(y, np.float64), shape[0] if shape else 1, np.float64), np.float64)
+    check_targets(y, shape[0] if shape else 1, np.float32)
+    targets = np.asarray(y, np.float64).reshape(shape[0], -1)
     regular = lambda v: product(v) + ridge * v  # noqa: E731
     precondition = _nystroem(product, len(targets), min(rank, len(targets)), ridge)
     x, iterations = _iterate(regular, precondition, targets, tolerance, max_iterations)
@@ -73,7 +74,8 @@ def _product(kernel: Any, n: int, which: str) -> Product:
         return lambda v: kernel.matvec(v, which)
     if callable(kernel):
         return lambda v: np.asarray(kernel(v), np.float64)
-    array = np.asarray(check_train("kernel", kernel), np.float64)
+    check_train("kernel", kernel)
+    array = np.asarray(kernel, np.float64)
     if len(array) != n:
         raise InvalidInput(f"y: {n} targets for a kernel of {len(array)} examples")
     return lambda v: array @ v

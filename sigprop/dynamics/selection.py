@@ -13,6 +13,7 @@ import xarray as xr
 from jaxtyping import Array, Float, Int
 
 from sigprop.dynamics.checks import check_train
+from sigprop.dynamics.posterior import regression
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
 
@@ -77,8 +78,8 @@ def cross_validate(kernels: Mapping[Any, Float[Array, "n n"]], labels: Int[Array
     kernel, ridge = list(squares)[row], ridges[column]
     parts = np.array_split(np.asarray(order), folds)
     others = [np.concatenate(parts[:k] + parts[k + 1:]) for k in range(folds)]
-    found = [_accuracies(squares[kernel], targets, strengths[column:column + 1], *split) for split in zip(others, parts, strict=True)]
-    return CrossValidation(validation, kernel, float(ridge), np.concatenate(found))
+    found = [_accuracy(squares[kernel], targets, strengths[column], *split) for split in zip(others, parts, strict=True)]
+    return CrossValidation(validation, kernel, float(ridge), np.asarray(found))
 
 
 def one_hot(labels: Any) -> Float[Array, "n k"]:
@@ -94,6 +95,12 @@ def one_hot(labels: Any) -> Float[Array, "n k"]:
     if len(classes) < 2:
         raise InvalidInput(f"labels: {len(classes)} classes; at least two are needed")
     return jnp.asarray(2.0 * np.eye(len(classes))[inverse] - 1)
+
+
+@jax.jit
+def _accuracy(kernel: Any, y: Any, ridge: Any, train: Any, test: Any) -> Any:
+    mean = regression(kernel, y, ridge * jnp.mean(jnp.diag(kernel)), train, test)
+    return jnp.mean(jnp.argmax(mean, 1) == jnp.argmax(y[test], 1))
 
 
 @jax.jit
