@@ -133,7 +133,8 @@ def digits():
     return x[:12], x[12:], np.arange(12) % 10
 
 
-@pytest.mark.parametrize("loss", [pytest.param("squared", marks=pytest.mark.slow), "cross-entropy"])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["squared", "cross-entropy"])
 def test_flow_is_what_a_linearized_network_does(digits, loss):
     """A real linearized network trained by optax in small steps, from its own outputs and with its own tangent kernel, ten classes."""
     x, test, labels = digits
@@ -151,6 +152,19 @@ def test_flow_is_what_a_linearized_network_does(digits, loss):
     change = float(np.sqrt(np.mean((expected - begin) ** 2)))
     assert np.sqrt(np.mean((found.linear_output[-1] - expected) ** 2)) < 5e-3 * change
     assert 0 < found.gap[-1] < 0.3 * change and found.gap[0] < 1e-12 and found.loss[-1] < found.loss[0] and found.moved[-1] > 0
+
+
+def test_a_network_that_is_linear_is_its_linearization(digits):
+    x, test, labels = digits
+    net = sp.network(nn.Dense(10), x)
+    params, y = net.init(jax.random.key(0)), jax.nn.one_hot(labels, 10)
+    start, rate, n = net.apply(params, x), 0.1, x.shape[0]
+    found = sp.dynamics.train_both(net, params, x, lambda f: jnp.mean((f - y) ** 2) / 2, optax.sgd(rate), 5)
+    gram = x @ x.T + 1
+    decayed = sp.dynamics.gradient_descent(sp.Kernel(gram, gram, 0.0), y - start, steps=np.arange(6), learning_rate=rate)
+    np.testing.assert_allclose(found.output, start + decayed.mean, rtol=1e-5, atol=1e-6)
+    assert found.gap.max() < 1e-6 and (np.diff(found.loss) < 0).all() and (np.diff(found.linear_loss) < 0).all()
+    assert found.output.shape == (6, n, 10) and found.moved[0] == 0 < found.moved[1]
 
 
 @pytest.mark.parametrize("kind", ["dense", "stored", "function"])
@@ -187,7 +201,7 @@ def test_jitter_is_the_smallest_that_works(dtype):
 
 def test_learning_curve_falls():
     x = inputs.load("digits", 300, (64,), 2).astype(np.float64)
-    k = sp.infinite_kernel(sp.network(MODELS["fc_relu"](), x[:2]), "ntk")(x).ntk
+    k = np.exp(-np.sum((x[:, None] - x) ** 2, -1) / 128)
     labels = inputs.digit_labels()[:300]
     found = sp.dynamics.learning_curve(k, np.eye(10)[labels], [20, 80, 200], 1e-3, repeats=4)
     mse, accuracy = found.mse.mean("repeat").values, found.accuracy.mean("repeat").values

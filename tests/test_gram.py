@@ -158,7 +158,7 @@ def test_one_and_two_examples(tmp_path, n):
     np.testing.assert_allclose(found.nngp[:], X[:n] @ X[:n].T, rtol=1e-6)
 
 
-@pytest.mark.parametrize("n", [60, 1100])
+@pytest.mark.parametrize("n", [60, pytest.param(1100, marks=pytest.mark.slow)])
 def test_kernels_that_are_no_kernels(tmp_path, n):
     x = np.random.default_rng(0).standard_normal((n, 8)).astype(np.float32)
     good = sp.gram(linear, x, out=tmp_path / "good", tile=400)
