@@ -43,7 +43,7 @@ def learning_curve(kernel: Float[Array, "n n"], y: Float[Array, "n ..."], sizes:
         if size >= n:
             raise InvalidInput(f"sizes: {size} given, {n} examples leave none to test on; at most {n - 1} are allowed")
     keys = jax.random.split(jax.random.key(0) if key is None else key, repeats)
-    orders = jax.vmap(lambda k: jax.random.permutation(k, n))(keys)
+    orders = np.asarray(jax.vmap(lambda k: jax.random.permutation(k, n))(keys))
     found = np.asarray([[_errors(square, targets, ridge, order[:size], order[size:]) for order in orders] for size in sizes])
     data = {"mse": (("size", "repeat"), found[..., 0])}
     if targets.shape[1] > 1:

@@ -70,13 +70,13 @@ def cross_validate(kernels: Mapping[Any, Float[Array, "n n"]], labels: Int[Array
         raise InvalidInput(f"folds: {folds} of {n} examples; at least two examples per fold are needed")
     if not len(ridges) or not all(np.isfinite(r) and r > 0 for r in ridges):
         raise InvalidInput(f"ridges: {ridges!r} are not finite positive numbers")
-    order = jax.random.permutation(jax.random.key(0) if key is None else key, n)
+    order = np.asarray(jax.random.permutation(jax.random.key(0) if key is None else key, n))
     strengths = jnp.asarray(ridges)
     grid = np.stack([_accuracies(square, targets, strengths, order[:n // 2], order[n // 2:]) for square in squares.values()])
     validation = xr.DataArray(grid, dims=("kernel", "ridge"), coords={"kernel": list(squares), "ridge": list(ridges)})
     row, column = map(int, np.unravel_index(grid.argmax(), grid.shape))
     kernel, ridge = list(squares)[row], ridges[column]
-    parts = np.array_split(np.asarray(order), folds)
+    parts = np.array_split(order, folds)
     others = [np.concatenate(parts[:k] + parts[k + 1:]) for k in range(folds)]
     found = [_accuracy(squares[kernel], targets, strengths[column], *split) for split in zip(others, parts, strict=True)]
     return CrossValidation(validation, kernel, float(ridge), np.asarray(found))

@@ -93,10 +93,11 @@ class Gram:
 
     def asymmetry(self, which: str = "ntk") -> float:
         """The largest ``|K - K^T|``, relative to the largest entry; tiles below the diagonal are transposes, those on it are looked at."""
+        self._check_square()
         gap = largest = 0.0
         for rows, columns, block in self.blocks(which):
             largest = max(largest, float(np.abs(block).max()))
-            gap = max(gap, float(np.abs(block - block.T).max())) if self._square() and rows == columns else gap
+            gap = max(gap, float(np.abs(block - block.T).max())) if rows == columns else gap
         return gap / largest if largest else 0.0
 
     def extremes(self, which: str = "ntk") -> tuple[float, float]:
@@ -104,7 +105,7 @@ class Gram:
 
         The latter's are inside the spectrum, within 1e-3 of the largest in absolute value.
         """
-        self._square()
+        self._check_square()
         if self.shape[0] <= _DENSE:
             values = np.linalg.eigvalsh(np.asarray(self.array(which)[:], np.float64))
             return float(values[0]), float(values[-1])
@@ -135,10 +136,9 @@ class Gram:
         if smallest < -allowed * max(abs(smallest), abs(largest)):
             raise InvalidInput(f"{which}: not positive semidefinite, its eigenvalues go from {smallest:.6g} to {largest:.6g}")
 
-    def _square(self) -> bool:
+    def _check_square(self) -> None:
         if not self.layout.symmetric:
             raise InvalidInput(f"kernel: of two sets of inputs, shape {self.shape}; symmetry is that of a set with itself")
-        return True
 
 
 def open_gram(path: str | Path) -> Gram:
