@@ -30,7 +30,9 @@ bench: setup
 	$(BIN)/python scripts/bench/depth.py
 	$(BIN)/python scripts/bench/kernels.py --readme
 	$(BIN)/python scripts/bench/empirical.py
+	$(BIN)/python scripts/bench/gram.py
 
 table: setup
 	$(BIN)/python scripts/zoo_table.py --readme
 	$(BIN)/python scripts/theory_table.py --readme
+	$(BIN)/python scripts/regression_table.py --readme

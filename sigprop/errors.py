@@ -19,3 +19,11 @@ class Unsound(SigpropError, ValueError):
 
 class MissingDependency(SigpropError, ImportError):
     """An optional package is not installed: the message says how to install it."""
+
+
+class StorageFailed(SigpropError, OSError):
+    """A result could not be written, or what is stored cannot be read: the message says where, and how to go on."""
+
+
+class OutOfMemory(SigpropError, MemoryError):
+    """A device has too little memory: the message says for what, and proposes something smaller."""

@@ -8,10 +8,11 @@ import pytest
 import sigprop as sp
 
 NAMES = [
-    "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "Report", "SigpropError", "Unsound",
-    "adam_advice", "adam_second_moment", "attention_entropy", "coordinate_check", "empirical_kernel", "empirical_ntk", "fans",
-    "infinite_kernel", "init", "interop", "linearize", "lint", "lsuv", "meanfield", "measure", "monte_carlo_kernel", "network", "nn",
-    "ntk_operator", "pinn", "precision", "propagate", "remedy", "report", "sparse", "spectra", "studies", "taylor",
+    "Gram", "InvalidInput", "Kernel", "KernelSample", "Law", "MissingDependency", "MissingRule", "Network", "OutOfMemory", "Report",
+    "SigpropError", "StorageFailed", "Unsound", "adam_advice", "adam_second_moment", "attention_entropy", "coordinate_check", "dynamics",
+    "empirical_kernel", "empirical_ntk", "fans", "gram", "infinite_kernel", "init", "interop", "linearize", "lint", "lsuv", "meanfield",
+    "measure", "monte_carlo_kernel", "network", "nn", "ntk_operator", "open_gram", "pinn", "precision", "propagate", "remedy", "report",
+    "sparse", "spectra", "studies", "taylor",
 ]
 X = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
 NET = sp.network(nn.Sequential([nn.Dense(64), nn.LayerNorm(), nn.gelu, nn.Dense(2)]), X)
