@@ -4,6 +4,7 @@ Every module has a frozen ``Study`` of sizes and initializer, ``predict(study)``
 :func:`sigprop.propagate` and :func:`sigprop.measure` that matter.
 """
 
+from sigprop.batch import run
 from sigprop.studies import (
     attention_entropy,
     deep_autoencoder,
@@ -17,5 +18,5 @@ from sigprop.studies import (
 
 __all__ = [
     "attention_entropy", "deep_autoencoder", "densenet_bn", "depthwise_conv", "pointwise_conv", "resnet_zero_gamma", "transposed_conv",
-    "weight_norm",
+    "run", "weight_norm",
 ]
