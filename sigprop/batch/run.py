@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from importlib.metadata import version as installed
 from itertools import islice
@@ -29,8 +29,8 @@ _AHEAD = 64  # blocks that an executor holds at once
 
 
 def run(grid: Mapping[str, Any], fn: Callable[..., Any], out: str | Path = "study.zarr", executor: Executor | None = None, *,
-        static: Collection[str] = (), chunk: int = 256, memory: int | None = None, version: str = "",
-        progress: bool | None = None) -> xr.Dataset:
+        static: Collection[str] = (), chunk: int = 256, dims: Mapping[str, Sequence[str]] | None = None, memory: int | None = None,
+        version: str = "", progress: bool | None = None) -> xr.Dataset:
     """``fn(**point)`` at every point of a grid, into a zarr store.
 
     Numbers are traced: ``fn`` is compiled once, and mapped over them, for each combination of all other values, which it is given as they
@@ -51,6 +51,7 @@ def run(grid: Mapping[str, Any], fn: Callable[..., Any], out: str | Path = "stud
             ``Client.get_executor()``, whose tasks survive the loss of a worker. This process by default.
         static: numeric parameters that are not traced.
         chunk: points computed at once, and stored as one; of a new store.
+        dims: names of the axes of an output, ``NAME:0``, ``NAME:1``, ... by default.
         memory: bytes that a program may take, all of the machine's by default.
         version: of what ``fn`` calls, where that changes.
         progress: whether to show it, in terminals by default.
@@ -70,7 +71,7 @@ def run(grid: Mapping[str, Any], fn: Callable[..., Any], out: str | Path = "stud
     parts = [(axis.name, axis.labels.tolist(), [] if axis.traced else axis.values, axis.traced) for axis in asked.axes]
     about = {"sigprop": installed("sigprop"), "jax": jax.__version__, "precision": str(jnp.result_type(float)), "version": version}
     key = digest(fn, parts, about["sigprop"], about["precision"], version)
-    store = Store(Path(out), asked, key, about)
+    store = Store(Path(out), asked, key, about, dims or {})
     console = Console(stderr=True)
     with _bar(console, console.is_terminal if progress is None else progress) as bar:
         _fill(store, _programs(store.grid, fn, memory), executor or _Here(), bar)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ _ERROR = "error"
 class Store:
     """A study on disk, written by one process. A block is finished once all of its arrays are written and its mark after them."""
 
-    def __init__(self, path: Path, grid: Grid, key: str, attrs: dict[str, Any]) -> None:
-        zarr = _zarr()
+    def __init__(self, path: Path, grid: Grid, key: str, attrs: dict[str, Any], dims: Mapping[str, Sequence[str]]) -> None:
+        zarr, self.dims = _zarr(), dims
         self.path, self.axes = path, tuple(axis.name for axis in grid.axes)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             _create(zarr, path, grid, {**attrs, "study": key, "block": list(grid.block)})
@@ -64,9 +65,11 @@ class Store:
         if needed > free:
             raise InvalidInput(f"grid: its results take {needed:.3g} bytes, the disk of {self.path} has {free:.3g}")
         for name, v in values.items():
-            dims = (*self.axes, *(f"{name}:{k}" for k in range(v.ndim - 1)))
+            own = tuple(self.dims.get(name, [f"{name}:{k}" for k in range(v.ndim - 1)]))
+            if len(own) != v.ndim - 1:
+                raise InvalidInput(f"dims: {name!r} has {v.ndim - 1} axes, {own} given")
             self.group.create_array(name, shape=self.grid.shape + v.shape[1:], chunks=self.grid.block + v.shape[1:], dtype=v.dtype,
-                                    fill_value=np.nan, dimension_names=dims, overwrite=True)
+                                    fill_value=np.nan, dimension_names=self.axes + own, overwrite=True)
         self.group.attrs["outputs"] = sorted(values)  # last: a kill before leaves nothing behind
 
     def _fitting(self, name: str, values: np.ndarray, block: Block) -> Any:
