@@ -106,6 +106,11 @@ def layers(*names: str, dim: str = "layer") -> dict[str, tuple[str]]:
     return {name: (dim,) for name in names or ("predicted", "uncertain", "measured", "stderr")}
 
 
+def pixel_axes() -> dict[str, tuple[str, str]]:
+    """Names of the axes of :func:`sigprop.studies.study.pixels`."""
+    return dict.fromkeys(("predicted", "measured", "stderr", "backward", "backward_measured", "backward_stderr"), ("row", "column"))
+
+
 def over(grid: Mapping[str, Any], fn: Callable[..., Any], out: Path | None, name: str,
          dims: Mapping[str, Sequence[str]]) -> xr.Dataset:
     """:func:`sigprop.studies.run` with all parameters static, in ``out/NAME.zarr``, in memory; what fails is an error here.
@@ -122,7 +127,7 @@ def over(grid: Mapping[str, Any], fn: Callable[..., Any], out: Path | None, name
         at = {str(d): found[d].values[i].item() if hasattr(found[d].values[i], "item") else found[d].values[i]
               for d, i in zip(found.error.dims, place, strict=True)}
         raise SigpropError(f"{name}: at {at}: {errors[place]}")
-    return found.drop_vars("error")
+    return xr.Dataset(found.drop_vars("error").variables)  # without the attributes of the store
 
 
 def changed(config: C, values: Mapping[str, Any]) -> C:
@@ -164,4 +169,4 @@ def written(config: Config) -> str:
     return json.dumps(asdict(config), sort_keys=True)
 
 
-__all__ = ["Claim", "Config", "above", "agrees", "changed", "hint", "over", "same", "slope", "written"]
+__all__ = ["Claim", "Config", "above", "agrees", "changed", "hint", "layers", "over", "pixel_axes", "same", "slope", "written"]

@@ -86,6 +86,14 @@ def compared(study: Study, seeds: int, key: Any, column: str = "second_moment") 
             "measured": other[column].values, "stderr": other[f"{column}_stderr"].values}
 
 
+def pixels(study: Study, seeds: int, key: Any, kind: str = "site_variance", node: str = "layers/0") -> dict[str, np.ndarray]:
+    """One map of one node, the mean over its examples: ``predicted``, ``measured`` and its ``stderr``, ``[height, width]``."""
+    backward = "grad" in kind
+    one, other = predict(study, backward), measure(study, seeds, key, backward)
+    found = {"predicted": one[f"{kind}:{node}"], "measured": other[f"{kind}:{node}"], "stderr": other[f"{kind}_stderr:{node}"]}
+    return {name: np.asarray(v).mean(0) for name, v in found.items()}
+
+
 def picked(found: xr.Dataset, nodes: Sequence[str]) -> xr.Dataset:
     """Some rows, without the maps of the others."""
     others = [name for name in found.data_vars if str(name).partition(":")[2] not in ("", *nodes)]
