@@ -154,7 +154,7 @@ class Config(frame.Config):
     lengths: tuple[int, ...] = (16, 128)
 
 
-PRESETS = {"quick": Config(), "paper": Config(tokens=128, features=512, heads=8, seeds=1024, variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))}
+PRESETS = {"quick": Config(), "paper": Config(others=("xavier", "lecun", "fused"), tokens=128, features=512, heads=8, seeds=1024, variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))}
 _KNOWN = {"he": 4.0, "xavier": 1.0, "lecun": 1.0, "fused": 0.25}  # variance of logits, square kernels
 _ENTROPIES = {(128, 0.25): 4.7284, (128, 1.0): 4.3667, (128, 4.0): 3.206, (128, 16.0): 1.529, (16, 1.0): 2.356, (16, 4.0): 1.645}
 _COLUMNS = ("logit_variance", "entropy_mean", "effective_keys", "max_weight")

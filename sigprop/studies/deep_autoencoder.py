@@ -151,8 +151,8 @@ def draw(found: xr.Dataset) -> Any:
     figure, (left, right) = drawing.panels(2)
     for k, init in enumerate(found.init.values):
         one = found.sel(init=init)
-        drawing.curve(left, one.layer + 1, 10.0**one.decades, None, None, str(init), k)
-        drawing.curve(right, one.step, one.loss / one.chance, None, None, str(init), k)
+        drawing.curve(left, np.arange(1, one.sizes["layer"] + 1), 10.0**one.decades, None, None, str(init), k)
+        drawing.curve(right, np.arange(one.sizes["step"]), one.loss / one.chance, None, None, str(init), k)
     drawing.labelled(left, "layer", "$E[z^2]$", "y")
     drawing.labelled(right, "step of Adam", "loss over that of the mean image")
     return figure

@@ -116,17 +116,27 @@ def over(grid: Mapping[str, Any], fn: Callable[..., Any], out: Path | None, name
     """:func:`sigprop.studies.run` with all parameters static, in ``out/NAME.zarr``, in memory; what fails is an error here.
 
     Raises:
-        SigpropError: naming the point and what it raised.
+        SigpropError: naming what a point raised.
     """
+    return _whole(grid, fn, out, name, {"static": list(grid), "chunk": 1, "dims": dims})
+
+
+def drawn(grid: Mapping[str, Any], fn: Callable[..., Any], out: Path | None, name: str, dims: Mapping[str, Sequence[str]],
+          static: Sequence[str] = ()) -> xr.Dataset:
+    """The same with traced parameters, such as the number of a draw, in chunks of 64 points.
+
+    Raises:
+        SigpropError: naming what a point raised.
+    """
+    return _whole(grid, fn, out, name, {"static": static, "chunk": 64, "dims": dims})
+
+
+def _whole(grid: Mapping[str, Any], fn: Callable[..., Any], out: Path | None, name: str, options: dict[str, Any]) -> xr.Dataset:
     with TemporaryDirectory() as folder:
-        store = (out or Path(folder)) / f"{name}.zarr"
-        found = batch.run(grid, fn, store, static=list(grid), chunk=1, dims=dims).load()
-    errors = found.error.values.astype(object)
-    if (errors != "").any():
-        place = np.unravel_index(int(np.argmax(errors != "")), errors.shape)
-        at = {str(d): found[d].values[i].item() if hasattr(found[d].values[i], "item") else found[d].values[i]
-              for d, i in zip(found.error.dims, place, strict=True)}
-        raise SigpropError(f"{name}: at {at}: {errors[place]}")
+        found = batch.run(grid, fn, (out or Path(folder)) / f"{name}.zarr", **options).load()
+    errors = [text for text in found.error.values.ravel().tolist() if text]
+    if errors:
+        raise SigpropError(f"{name}: {len(errors)} of {found.error.size} points failed; {errors[0]}")
     return xr.Dataset(found.drop_vars("error").variables)  # without the attributes of the store
 
 
@@ -169,4 +179,4 @@ def written(config: Config) -> str:
     return json.dumps(asdict(config), sort_keys=True)
 
 
-__all__ = ["Claim", "Config", "above", "agrees", "changed", "hint", "layers", "over", "pixel_axes", "same", "slope", "written"]
+__all__ = ["Claim", "Config", "above", "agrees", "changed", "drawn", "hint", "layers", "over", "pixel_axes", "same", "slope", "written"]

@@ -18,7 +18,8 @@ import xarray as xr
 from sigprop.errors import InvalidInput, MissingDependency
 from sigprop.studies.frame import Config, changed, hint, written
 
-NAMES = ("pointwise_conv", "depthwise_conv", "transposed_conv", "weight_norm", "deep_autoencoder", "attention_entropy")
+NAMES = ("pointwise_conv", "depthwise_conv", "transposed_conv", "weight_norm", "deep_autoencoder", "attention_entropy",
+         "resnet_zero_gamma", "densenet_bn", "edge_of_chaos", "finite_width", "batchnorm_explosion", "fp16_subnormals")
 
 
 def named(name: str) -> ModuleType:

@@ -120,7 +120,7 @@ def claims(found: xr.Dataset) -> list[Claim]:
     for gain in found.gain.values:
         one = found.sel(gain=gain)
         lines.append(same(f"g = {gain:.4g}: factor of E[z²] per layer", gain**2 / 2, (one.predicted[-1] / one.predicted[0]) **
-                          (1 / (len(one.layer) - 1)), 1e-5))
+                          (1 / (one.sizes["layer"] - 1)), 1e-5))
         lines.append(agrees(f"g = {gain:.4g}: measured over predicted E[z²]", one.predicted, one.measured, one.stderr, 0.4))
     small, large = (found.isel(scale=k) for k in (0, 1))
     ratio = (large.gradient_gain / small.gradient_gain).values
@@ -134,7 +134,7 @@ def draw(found: xr.Dataset) -> Any:
     figure, (axes,) = drawing.panels()
     for k, gain in enumerate(found.gain.values):
         one = found.sel(gain=gain)
-        drawing.curve(axes, one.layer + 1, one.predicted, one.measured, one.stderr, f"g = {gain:.3g}", k)
+        drawing.curve(axes, np.arange(1, one.sizes["layer"] + 1), one.predicted, one.measured, one.stderr, f"g = {gain:.3g}", k)
     drawing.labelled(axes, "layer", "$E[z^2]$", "y")
     return figure
 
