@@ -154,7 +154,12 @@ class Config(frame.Config):
     lengths: tuple[int, ...] = (16, 128)
 
 
-PRESETS = {"quick": Config(), "paper": Config(others=("xavier", "lecun", "fused"), tokens=128, features=512, heads=8, seeds=1024, variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))}
+PRESETS = {
+    "quick": Config(),
+    "paper": Config(
+        others=("xavier", "lecun", "fused"), tokens=128, features=512, heads=8, seeds=1024, variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    ),
+}
 _KNOWN = {"he": 4.0, "xavier": 1.0, "lecun": 1.0, "fused": 0.25}  # variance of logits, square kernels
 _ENTROPIES = {(128, 0.25): 4.7284, (128, 1.0): 4.3667, (128, 4.0): 3.206, (128, 16.0): 1.529, (16, 1.0): 2.356, (16, 4.0): 1.645}
 _COLUMNS = ("logit_variance", "entropy_mean", "effective_keys", "max_weight")
@@ -189,13 +194,21 @@ def claims(found: xr.Dataset) -> list[Claim]:
     lines, first = [], str(found.init.values[0])
     for k, init in enumerate(found.init.values):
         one = found.sel(init=init)
-        lines.append(same(f"{init}: variance of the logits", 4.0 if k == 0 else _KNOWN.get(init, 1.0), one.logit_variance, 4 * one.logit_error))
+        lines.append(
+            same(f"{init}: variance of the logits", 4.0 if k == 0 else _KNOWN.get(init, 1.0), one.logit_variance, 4 * one.logit_error)
+        )
         lines += [agrees(f"{init}: measured over predicted {name.replace('_', ' ')}", one[name], one[f"{name}_measured"],
                          one[f"{name}_stderr"], 0.15) for name in _COLUMNS]
     if "xavier" in found.init.values:
         one, two = found.isel(init=0), found.sel(init="xavier")
-        lines.append(above(f"measured entropy under xavier less that under {first}", 0.3, two.entropy_mean_measured - one.entropy_mean_measured,
-                           np.hypot(one.entropy_mean_stderr, two.entropy_mean_stderr)))
+        lines.append(
+            above(
+                f"measured entropy under xavier less that under {first}",
+                0.3,
+                two.entropy_mean_measured - one.entropy_mean_measured,
+                np.hypot(one.entropy_mean_stderr, two.entropy_mean_stderr),
+            )
+        )
     for (length, variance), entropy in _ENTROPIES.items():
         if length in found.length.values and variance in found.variance.values:
             one = found.sel(length=length, variance=variance)

@@ -38,7 +38,6 @@ class Config(frame.Config):
 
 
 PRESETS = {"quick": Config(), "paper": Config(examples=128, depth=20, width=1024, seeds=256)}
-_NAMES = {"identity": "linear", "relu": "relu"}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
@@ -55,19 +54,22 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
                 "stderr": growth * np.hypot(*relative) / steps, "predicted": _growth(activation, config.examples),
                 "large": _growth(activation, config.large)}
 
-    return frame.over({"activation": config.activations}, point, out, "batchnorm_explosion",
-                      frame.layers("gradient", "gradient_stderr")).assign_attrs(examples=config.examples, growth=config.growth or pi / (pi - 1))
+    return frame.over(
+        {"activation": config.activations}, point, out, "batchnorm_explosion", frame.layers("gradient", "gradient_stderr")
+    ).assign_attrs(examples=config.examples, growth=config.growth or pi / (pi - 1))
 
 
 def _growth(activation: str, examples: int) -> float:
-    return meanfield.chi1(_NAMES[activation], 2.0, block=[meanfield.BatchNorm(examples)])
+    return meanfield.chi1(activation, 2.0, block=[meanfield.BatchNorm(examples)])
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
     """Growth of E[g²] per layer: pi / (pi - 1) for ReLU in large batches, (B - 2) / (B - 3) without activation, and as measured."""
     size, lines = found.attrs["examples"], []
     if "relu" in found.activation.values:
-        lines.append(same("relu, large batches: growth of E[g²] per layer", found.attrs["growth"], found.large.sel(activation="relu"), 1e-4))
+        lines.append(
+            same("relu, large batches: growth of E[g²] per layer", found.attrs["growth"], found.large.sel(activation="relu"), 1e-4)
+        )
     if "identity" in found.activation.values:
         lines.append(same(f"identity, {size} examples: growth of E[g²] per layer", (size - 2) / (size - 3),
                           found.predicted.sel(activation="identity"), 1e-9))

@@ -136,7 +136,9 @@ def claims(found: xr.Dataset) -> list[Claim]:
     lines.append(same(f"{first}, narrow: E[z²] of the code over that of the first layer", 1,
                       found.second_moment[len(found.narrow) // 2 - 1] / found.second_moment[0], 1e-5))
     growth = (found.grad_variance[:-1] / found.grad_variance[1:]).values * (found.widths[:-1] / found.widths[1:]).values
-    lines.append(same(f"{first}, narrow: factor of E[g²] per layer, in units of n_out / n_in", 1, growth[np.argmax(np.abs(growth - 1))], 1e-5))
+    lines.append(
+        same(f"{first}, narrow: factor of E[g²] per layer, in units of n_out / n_in", 1, growth[np.argmax(np.abs(growth - 1))], 1e-5)
+    )
     lines += [agrees(f"{first}, narrow: measured over predicted {name}", found[key], found[f"{key}_measured"], found[f"{key}_stderr"], 0.4)
               for key, name in (("second_moment", "E[z²]"), ("grad_variance", "E[g²]"))]
     tail = found.loss[:, -max(found.sizes["step"] // 15, 1):] / found.chance

@@ -118,8 +118,15 @@ def claims(found: xr.Dataset) -> list[Claim]:
     share = (corner / middle / taps).values.ravel()
     lines = [same("E[z²] in the middle, for all kinds, k and channels", 2, worst, 1e-5),
              same("E[z²] in the corner over the middle, in units of the taps that are left", 1, share[np.argmax(np.abs(share - 1))], 1e-5)]
-    return [*lines, *(agrees(f"{kind}, k = {int(n)}: measured over predicted E[z²] of all pixels", one.predicted, one.measured, one.stderr, 0.3)
-                      for kind in found.kind.values for n in k.values for one in [found.sel(kind=kind, k=n)])]
+    return [
+        *lines,
+        *(
+            agrees(f"{kind}, k = {int(n)}: measured over predicted E[z²] of all pixels", one.predicted, one.measured, one.stderr, 0.3)
+            for kind in found.kind.values
+            for n in k.values
+            for one in [found.sel(kind=kind, k=n)]
+        ),
+    ]
 
 
 def draw(found: xr.Dataset) -> Any:

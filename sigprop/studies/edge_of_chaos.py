@@ -106,15 +106,21 @@ def _signals(config: Config, weight_variance: Any, draw: Any) -> dict[str, Any]:
 
 def claims(found: xr.Dataset) -> list[Claim]:
     """chi_1 is 1 at the critical variance, less before it and more behind it; signals, correlations and gradients are those measured."""
-    lines = [same(f"chi_1 at sigma_w² = {found.attrs['critical']:.5g}", 1, found.chi1_critical, 1e-6),
-             above("1 less chi_1 at the smallest sigma_w²", 0, 1 - found.chi1[0], 0), above("chi_1 at the largest sigma_w²", 1, found.chi1[-1], 0)]
+    lines = [
+        same(f"chi_1 at sigma_w² = {found.attrs['critical']:.5g}", 1, found.chi1_critical, 1e-6),
+        above("1 less chi_1 at the smallest sigma_w²", 0, 1 - found.chi1[0], 0),
+        above("chi_1 at the largest sigma_w²", 1, found.chi1[-1], 0),
+    ]
     if (found.attrs["activation"], found.attrs["bias_variance"]) == ("tanh", 0.05):
         lines.append(same("critical sigma_w² of tanh, sigma_b² = 0.05", 1.760955, found.attrs["critical"], 1e-5))
     for v in found.weight_variance.values:
         one = found.sel(weight_variance=v)
         for name, title, margin in (("q", "E[z²]", 0.1), ("cross", "E[z z']", 0.25), ("growth", "growth of E[g²]", 0.5)):
-            lines.append(agrees(f"sigma_w² = {v:g}: measured over predicted {title}", one[name], one[f"{name}_measured"], one[f"{name}_stderr"],
-                                margin))
+            lines.append(
+                agrees(
+                    f"sigma_w² = {v:g}: measured over predicted {title}", one[name], one[f"{name}_measured"], one[f"{name}_stderr"], margin
+                )
+            )
     return lines
 
 

@@ -73,7 +73,9 @@ def claims(found: xr.Dataset) -> list[Claim]:
     depth, lines = found.attrs["depth"], []
     for n in found.width.values:
         one = found.sel(width=n)
-        lines.append(same(f"width {n}: E[Q²] / E[Q]² over (1 + 2/n) prod(1 + 5/n)", 1, one.predicted / ((1 + 2 / n) * (1 + 5 / n) ** depth), 1e-6))
+        lines.append(
+            same(f"width {n}: E[Q²] / E[Q]² over (1 + 2/n) prod(1 + 5/n)", 1, one.predicted / ((1 + 2 / n) * (1 + 5 / n) ** depth), 1e-6)
+        )
         lines.append(agrees(f"width {n}: measured over predicted E[Q²] / E[Q]²", one.predicted, one.measured, one.stderr, 0.25))
         lines.append(agrees(f"width {n}: E[Q] over that of the limit", 2, one["mean"], one.mean_stderr, 0.1))
     excess = found.measured - 1

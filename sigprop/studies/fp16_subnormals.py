@@ -42,10 +42,12 @@ _KNOWN = {10: (0.1436, 9.189), 50: (0.6783, 1.558), 100: (0.8236, 1.248)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """``low`` and ``high`` ``(depth)``; by ``end`` and ``side`` of the window, of the last layer: shares lost below and above, ``predicted``
-    from its law and measured on the real dtype; gradients with and without the recommended scale of the loss."""
+    """``low`` and ``high`` ``(depth)``; by ``end`` and ``side`` of the window, of the last layer: shares lost there,
+    ``predicted`` from its law and measured on the real dtype; gradients with and without the recommended scale of the loss."""
     windows = [precision.gain_window(config.dtype, depth) for depth in config.depths]
-    one = xr.Dataset({"low": ("depth", [w.low for w in windows]), "high": ("depth", [w.high for w in windows])}, {"depth": list(config.depths)})
+    one = xr.Dataset(
+        {"low": ("depth", [w.low for w in windows]), "high": ("depth", [w.high for w in windows])}, {"depth": list(config.depths)}
+    )
 
     def point(end: str, side: str) -> dict[str, Any]:
         edge = getattr(precision.gain_window(config.dtype, config.depth), end)
@@ -60,7 +62,9 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 
     two = frame.over({"end": ["low", "high"], "side": ["inside", "outside"]}, point, out, "fp16_subnormals", {})
     info = jax.numpy.finfo(config.dtype)
-    return one.merge(two).merge(_gradients(config)).assign_attrs(dtype=config.dtype, tiny=float(info.smallest_normal), largest=float(info.max))
+    return (
+        one.merge(two).merge(_gradients(config)).assign_attrs(dtype=config.dtype, tiny=float(info.smallest_normal), largest=float(info.max))
+    )
 
 
 def _network(config: Config, factor: float) -> tuple[Network, np.ndarray]:
@@ -89,8 +93,14 @@ def claims(found: xr.Dataset) -> list[Claim]:
                 lines.append(same(f"{depth} layers: {end} end of the window of sigma_w² n / 2", known, found[end].sel(depth=depth), 5e-4))
     for end, bound in (("low", found.attrs["tiny"]), ("high", found.attrs["largest"])):
         inside, outside = (found.sel(end=end, side=side) for side in ("inside", "outside"))
-        lines.append(above(f"{end} end: share lost outside of the window less that inside, measured", 0.05, outside.measured - inside.measured,
-                           np.hypot(outside.stderr, inside.stderr)))
+        lines.append(
+            above(
+                f"{end} end: share lost outside of the window less that inside, measured",
+                0.05,
+                outside.measured - inside.measured,
+                np.hypot(outside.stderr, inside.stderr),
+            )
+        )
         kept = inside.executed / bound if end == "low" else bound / inside.executed
         lines.append(above(f"{end} end, inside: root mean square of the executed network, from that end of the format", 1, kept, 0))
         lines.append(agrees(f"{end} end, outside: measured over predicted share that is kept", 1 - outside.predicted, 1 - outside.measured,

@@ -1,7 +1,7 @@
 """What a named study is: a config, numbers, claims that are checked on them, and a figure.
 
-Every module of a study has a frozen ``Config``, ``PRESETS`` of it (``"quick"`` and ``"paper"``), ``compute(config, out=None)``, which gives a
-dataset of predictions and measurements, ``claims(found)``, a list of :class:`Claim`, and ``draw(found)``, a matplotlib figure.
+Every module of a study has a frozen ``Config``, ``PRESETS`` of it (``"quick"`` and ``"paper"``), ``compute(config, out=None)``, which gives
+a dataset of predictions and measurements, ``claims(found)``, a list of :class:`Claim`, and ``draw(found)``, a matplotlib figure.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class Claim(NamedTuple):
         return f"{verdict}  {self.name}: expected {self.expected:.5g}, found {self.found:.5g} ± {self.error:.2g}"
 
 
-def same(name: str, expected: float, found: float, error: float) -> Claim:
+def same(name: str, expected: float, found: Any, error: float) -> Claim:
     """A number that is known, up to ``error``, which is absolute."""
     return Claim(name, float(expected), float(found), float(error), bool(abs(found - expected) <= error))
 
 
 def agrees(name: str, predicted: Any, measured: Any, stderr: Any, margin: float) -> Claim:
-    """Measurements equal predictions within a relative ``margin``, by two one-sided tests of each entry at ``FALSE_PASS`` over their number.
+    """Measurements equal predictions within a relative ``margin``: two one-sided tests of each entry, at ``FALSE_PASS`` over their number.
 
     ``found`` is the ratio that comes closest to failing: noise too large to tell fails, as a discrepancy does.
     """
@@ -88,7 +88,7 @@ def agrees(name: str, predicted: Any, measured: Any, stderr: Any, margin: float)
     return Claim(f"{name}, within {margin:.0%}", 1.0, float(ratio[k]), float(spread[k]), bool(reach[k] <= margin))
 
 
-def above(name: str, bound: float, found: float, error: float) -> Claim:
+def above(name: str, bound: float, found: Any, error: Any) -> Claim:
     """A number beyond ``bound``, by more than its error allows for at ``FALSE_PASS``."""
     return Claim(f"{name}, more than", float(bound), float(found), float(error), bool(found - stats.norm.isf(FALSE_PASS) * error > bound))
 
@@ -137,7 +137,8 @@ def _whole(grid: Mapping[str, Any], fn: Callable[..., Any], out: Path | None, na
     errors = [text for text in found.error.values.ravel().tolist() if text]
     if errors:
         raise SigpropError(f"{name}: {len(errors)} of {found.error.size} points failed; {errors[0]}")
-    return xr.Dataset(found.drop_vars("error").variables)  # without the attributes of the store
+    texts = {name: (v.dims, np.array(v.values.tolist())) for name, v in found.coords.items() if v.dtype.kind == "T"}
+    return xr.Dataset(found.drop_vars("error").variables).assign_coords(texts)  # without the attributes of the store
 
 
 def changed(config: C, values: Mapping[str, Any]) -> C:

@@ -68,7 +68,10 @@ class Config(frame.Config):
     channels: tuple[int, ...] = (3, 128)
 
 
-PRESETS = {"quick": Config(), "paper": Config(others=("xavier", "lecun", "normal", "user"), channels=(3, 8, 16, 32, 64, 128, 256, 512, 1024, 2048), seeds=4096)}
+PRESETS = {
+    "quick": Config(),
+    "paper": Config(others=("xavier", "lecun", "normal", "user"), channels=(3, 8, 16, 32, 64, 128, 256, 512, 1024, 2048), seeds=4096),
+}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:

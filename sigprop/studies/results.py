@@ -15,11 +15,14 @@ from typing import Any
 import jax
 import xarray as xr
 
-from sigprop.errors import InvalidInput, MissingDependency
+from sigprop.errors import InvalidInput
 from sigprop.studies.frame import Config, changed, hint, written
 
 NAMES = ("pointwise_conv", "depthwise_conv", "transposed_conv", "weight_norm", "deep_autoencoder", "attention_entropy",
-         "resnet_zero_gamma", "densenet_bn", "edge_of_chaos", "finite_width", "batchnorm_explosion", "fp16_subnormals")
+         "resnet_zero_gamma", "densenet_bn", "edge_of_chaos", "finite_width", "batchnorm_explosion", "fp16_subnormals",
+         "sparse_lottery", "int8_quantization")
+
+_ENGINE: Any = "scipy"  # netCDF 3, which needs nothing else
 
 
 def named(name: str) -> ModuleType:
@@ -54,7 +57,7 @@ def carried_out(name: str, config: Config, out: Path | None = None, resume: bool
 
     Raises:
         InvalidInput: where what is there is of another config or version.
-        MissingDependency: where netCDF files cannot be written.
+        MissingDependency: where zarr is not installed.
     """
     module, place = named(name), None if out is None else out / f"{name}.nc"
     if place is not None and place.exists() and resume:
@@ -86,18 +89,14 @@ def _folder(out: Path, name: str, resume: bool) -> None:
 
 
 def _write(found: xr.Dataset, place: Path) -> None:
-    try:
-        import h5netcdf  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise MissingDependency("results need h5netcdf: pip install 'sigprop[studies]'") from error
     building = place.with_suffix(".nc.new")
-    found.to_netcdf(building, engine="h5netcdf")
+    found.to_netcdf(building, engine=_ENGINE)
     building.replace(place)
 
 
 def _read(place: Path, name: str, config: Config) -> xr.Dataset:
     try:
-        with xr.open_dataset(place, engine="h5netcdf") as opened:
+        with xr.open_dataset(place, engine=_ENGINE) as opened:
             found = opened.load()
     except (OSError, ValueError) as error:
         raise InvalidInput(f"--resume: {place} cannot be read: {error}") from error

@@ -133,14 +133,27 @@ def claims(found: xr.Dataset) -> list[Claim]:
             lines.append(same(f"{name}: mean E[z²] over a period of pixels", 2, one.forward_mean, 1e-5))
             taps = [len(range(phase, k, s)) for phase in range(s)]
             if min(taps):
-                lines.append(same(f"{name}: largest over smallest E[z²] of a pixel, by the taps that reach it", (max(taps) / min(taps)) ** 2,
-                                  one.forward_high / one.forward_low, 1e-5))
+                lines.append(
+                    same(
+                        f"{name}: largest over smallest E[z²] of a pixel, by the taps that reach it",
+                        (max(taps) / min(taps)) ** 2,
+                        one.forward_high / one.forward_low,
+                        1e-5,
+                    )
+                )
             lines.append(same(f"{name}: largest over smallest E[g²] of an input", 1, one.backward_high / one.backward_low, 1e-5))
-            lines.append(same(f"{name}: E[z²] under an init that counts the kernel's shape, in units of the right one", 1 / float(s) ** 2, one.by_shape, 1e-5))
+            lines.append(
+                same(
+                    f"{name}: E[z²] under an init that counts the kernel's shape, in units of the right one",
+                    1 / float(s) ** 2,
+                    one.by_shape,
+                    1e-5,
+                )
+            )
             for way in _MAPS:
                 live = (one[f"{way}_predicted"] > 0).values
-                lines.append(agrees(f"{name}: measured over predicted, {way}", *(one[f"{way}_{what}"].values[live]
-                                                                                 for what in ("predicted", "measured", "stderr")), 0.25))
+                predicted, measured, stderr = (one[f"{way}_{what}"].values[live] for what in ("predicted", "measured", "stderr"))
+                lines.append(agrees(f"{name}: measured over predicted, {way}", predicted, measured, stderr, 0.25))
     return lines
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-
 from flax import nnx
 
 from sigprop import nn
@@ -116,7 +115,9 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 def claims(found: xr.Dataset) -> list[Claim]:
     """The gain is g, whatever the scale of v; the square root of 2 keeps the variance through ReLU."""
     kept = found.isel(gain=0)
-    lines = [same(f"g = {float(kept.gain):.4g}: E[z²] of the last layer over that of the first", 1, kept.predicted[-1] / kept.predicted[0], 1e-5)]
+    lines = [
+        same(f"g = {float(kept.gain):.4g}: E[z²] of the last layer over that of the first", 1, kept.predicted[-1] / kept.predicted[0], 1e-5)
+    ]
     for gain in found.gain.values:
         one = found.sel(gain=gain)
         lines.append(same(f"g = {gain:.4g}: factor of E[z²] per layer", gain**2 / 2, (one.predicted[-1] / one.predicted[0]) **
