@@ -102,7 +102,9 @@ def test_datasets_and_theory(tmp_path):
     found = run({"act": ["tanh", "erf"], "sigma_w2": [1.5, 2.5]}, lambda act, sigma_w2: {"chi": sp.meanfield.chi1(act, sigma_w2, 0.05)},
                 tmp_path / "a.zarr", static=["sigma_w2"])
     assert found.chi.sel(act="tanh", sigma_w2=2.5) == float(sp.meanfield.chi1("tanh", 2.5, 0.05))
-    given = run({"x": [1.0, 2.0]}, lambda x: xr.Dataset({"v": ("k", jnp.stack([x, x]))}, {"k": ["a", "b"]}), tmp_path / "b.zarr")
+    given = run({"x": [1.0, 2.0]}, lambda x: xr.Dataset({"v": ("k", jnp.stack([x, x]))}, {"k": ["a", "b"]}), tmp_path / "b.zarr",
+                dims={"v": ["k"]})
+    assert given.v.dims == ("x", "k")
     np.testing.assert_array_equal(given.v, [[1, 1], [2, 2]])
 
 
@@ -206,6 +208,7 @@ BAD = {
     "fn: no 'w' at x=1.0, as there is at other points":
         ({"x": [0.0, 1.0]}, lambda x: {"v": x} if x else {"v": x, "w": x}, {"static": ["x"]}),
     "fn: its output 'x' has the name of a parameter": ({"x": [1.0]}, lambda x: {"x": x}, {}),
+    "dims: 'value' has 0 axes": ({"x": [1.0]}, lambda x: x, {"dims": {"value": ["k"]}}),
     "fn: 'value' is <U4, not numbers": ({"x": [1.0]}, lambda x: "text", {"static": ["x"]}),
     "fn: every point failed; x=1.0: ZeroDivisionError": ({"x": [1.0, 2.0]}, lambda x: 1 / 0, {"static": ["x"]}),
     r"chunk: 4 points at once need .* bytes, 1e\+06 are allowed; try chunk=1":
