@@ -103,8 +103,8 @@ def claims(found: xr.Dataset) -> list[Claim]:
         )
         kept = inside.executed / bound if end == "low" else bound / inside.executed
         lines.append(above(f"{end} end, inside: root mean square of the executed network, from that end of the format", 1, kept, 0))
-        lines.append(agrees(f"{end} end, outside: measured over predicted share that is kept", 1 - outside.predicted, 1 - outside.measured,
-                            outside.stderr, 0.5))
+        lines.append(agrees(f"{end} end, outside: measured over predicted share that is lost", outside.predicted, outside.measured,
+                            outside.stderr, 0.1))
     return [*lines, above("share of small gradients lost, over that with the recommended scale of the loss", 10,
                           found.lost / max(float(found.lost_scaled), 1e-6), 0)]
 
