@@ -121,7 +121,7 @@ PRESETS = {"quick": Config(), "paper": Config(batch=True, growth=(12, 24, 48), l
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """E[z²] ``(init, growth, norm, layer)``, ``predicted``, and ``measured`` without norm; ``batch``, of one layer on statistics of the batch."""
+    """E[z²] ``(init, growth, norm, layer)``, ``predicted``, and ``measured`` without norm; ``batch``, of one layer on the batch's."""
 
     def study(init: str, growth: int, norm: bool, **options: Any) -> Study:
         return Study(init=init, growth=growth, norm=norm, layers=options.pop("layers", config.layers), size=3, examples=2, **options)
