@@ -23,18 +23,18 @@ class Config(frame.Config):
 
     Attributes:
         init: of the network.
-        depth, width: of the network.
+        depth, width: of the network; at width 256 draws differ so much that more is clipped, and 3 % of the decibels are lost.
         sigma: standard deviation that the known quantizers are made for, 1 where they are right.
     """
 
     init: str = "he"
-    depth: int = 4
-    width: int = 256
+    depth: int = 3
+    width: int = 1024
     sigma: float = 1.0
-    seeds: int = 32
+    seeds: int = 64
 
 
-PRESETS = {"quick": Config(), "paper": Config(depth=10, width=1024, seeds=128)}
+PRESETS = {"quick": Config(), "paper": Config(depth=8, width=4096, seeds=128)}
 _KNOWN = {("gaussian", "int8"): (3.92, 40.5), ("gaussian", "int4"): (2.474, 18.9), ("rectified", "int8"): (4.215, 46.0),
           ("rectified", "int4"): (2.899, 24.3)}  # clip in units of sigma, SQNR in decibels
 _LAWS = {"gaussian": precision.normal, "rectified": precision.rectified}
