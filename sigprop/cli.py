@@ -71,6 +71,42 @@ def report_command(
     return int(strict and not made.ok)
 
 
+@app.command(name="study")
+def study_command(
+    name: str, /, *,
+    preset: Annotated[str, Parameter(help="quick or paper")] = "quick",
+    set: Annotated[list[str] | None, Parameter(help="field of the study's config, such as seeds=64; may be repeated", negative=())] = None,
+    out: Annotated[Path | None, Parameter(help="folder for results (NAME.nc) and figures (NAME.pdf)")] = None,
+    resume: Annotated[bool, Parameter(help="go on with what is in --out", negative=())] = False,
+) -> int:
+    """Carry out a named study, or all of them, and check what is claimed about it.
+
+    One line for each claim: PASS or FAIL, what is expected, and what was found ± its error. Exit status: 0; 1 where a claim fails; 2 for
+    bad input.
+
+    Parameters
+    ----------
+    name
+        of the study, such as depthwise_conv, or all.
+    """
+    from sigprop.studies import results  # needs flax.nnx
+
+    if resume and out is None:
+        raise InvalidInput("--resume: there is nothing to go on with; give the folder as --out")
+    names = results.NAMES if name == "all" else (name,)
+    configs = {one: results.configured(one, preset, _options(set or [], "--set")) for one in names}
+    good = True
+    for one, config in configs.items():
+        with _errors.status(one):
+            found = results.carried_out(one, config, out, resume)
+        for claim in results.named(one).claims(found):
+            good &= claim.passed
+            print(f"{claim}  [{one}]", flush=True)
+        if out is not None:
+            results.named(one).draw(found).savefig(out / f"{one}.pdf")
+    return int(not good)
+
+
 def _writable(paths: dict[str, Path | None]) -> None:
     """Refuse before the work what would fail after it."""
     for name, path in paths.items():
@@ -98,12 +134,12 @@ def _shape(text: str) -> tuple[int, ...] | None:
         raise InvalidInput(f"--shape: '{text}' is not a list of integers such as 8,8,1") from error
 
 
-def _options(given: Sequence[str]) -> dict[str, Any]:
+def _options(given: Sequence[str], flag: str = "--option") -> dict[str, Any]:
     found = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise InvalidInput(f"--option: '{text}' is not of the form name=value")
+            raise InvalidInput(f"{flag}: '{text}' is not of the form name=value")
         try:
             found[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

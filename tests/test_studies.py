@@ -23,6 +23,7 @@ from sigprop.studies import (
     depthwise_conv,
     pointwise_conv,
     resnet_zero_gamma,
+    results,
     transposed_conv,
     weight_norm,
 )
@@ -35,7 +36,11 @@ forward = partial(studies.study.predict, backward=False)
 
 def test_the_package_is_imported_when_used():
     assert sp.studies is studies
-    assert all(hasattr(getattr(studies, name), f) for name in studies.__all__ for f in ("Study", "predict", "measure"))
+    assert {*results.NAMES, "Claim", "run"} == {*studies.__all__}
+    assert all(hasattr(getattr(studies, name), f) for name in results.NAMES for f in ("Config", "PRESETS", "compute", "claims", "draw"))
+    with_networks = (attention_entropy, deep_autoencoder, densenet_bn, depthwise_conv, pointwise_conv, resnet_zero_gamma, transposed_conv,
+                     weight_norm)
+    assert all(hasattr(module, f) for module in with_networks for f in ("Study", "predict", "measure"))
 
 
 POINTWISE = {  # E[z²] of both layers from C to C and to 64 channels

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 from rich.progress import Progress
 
 from sigprop.errors import InvalidInput
@@ -52,7 +53,7 @@ def streamed(step: Callable[[Any], Any], keys: Any, plain: bool, after: Callable
     else:
         compiled = jax.jit(step)
         state = (0, *(jax.tree.map(lambda a: np.zeros(a.shape), shape) for _ in range(2)))
-        with Progress(transient=True) as progress:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("measuring", total=len(keys))
             for key in keys:
                 state = _update(state, after(compiled(key)))

@@ -1,21 +1,31 @@
-"""Named studies: one network each, predicted and measured, forward and backward.
+"""Named studies, predicted and measured, whose claims are checked, and batches of any function over a grid (:func:`run`).
 
-Every module has a frozen ``Study`` of sizes and initializer, ``predict(study)`` and ``measure(study, seeds=64, key=None)``: the rows of
+Every module has the frame of :mod:`sigprop.studies.frame`: a ``Config``, ``compute``, ``claims`` and ``draw``. Those of one network have a
+frozen ``Study`` of sizes and initializer, ``predict(study)`` and ``measure(study, seeds=64, key=None)`` too: the rows of
 :func:`sigprop.propagate` and :func:`sigprop.measure` that matter.
 """
 
+from sigprop.batch import run
 from sigprop.studies import (
     attention_entropy,
+    batchnorm_explosion,
     deep_autoencoder,
     densenet_bn,
     depthwise_conv,
+    edge_of_chaos,
+    finite_width,
+    fp16_subnormals,
+    int8_quantization,
     pointwise_conv,
     resnet_zero_gamma,
+    sparse_lottery,
     transposed_conv,
     weight_norm,
 )
+from sigprop.studies.frame import Claim
 
 __all__ = [
-    "attention_entropy", "deep_autoencoder", "densenet_bn", "depthwise_conv", "pointwise_conv", "resnet_zero_gamma", "transposed_conv",
-    "weight_norm",
+    "Claim", "attention_entropy", "batchnorm_explosion", "deep_autoencoder", "densenet_bn", "depthwise_conv", "edge_of_chaos",
+    "finite_width", "fp16_subnormals", "int8_quantization", "pointwise_conv", "resnet_zero_gamma", "run", "sparse_lottery",
+    "transposed_conv", "weight_norm",
 ]

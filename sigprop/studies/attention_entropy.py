@@ -8,6 +8,8 @@ s² is far below 2 ln n (Derrida 1981), :class:`Independent`; those of a real la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,6 +24,8 @@ from sigprop.init.checks import check_number, check_whole
 from sigprop.init.independent import Normal
 from sigprop.network import Network, network
 from sigprop.nn.checks import check_divides
+from sigprop.studies import drawing, frame
+from sigprop.studies.frame import Claim, above, agrees, same
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import initializer, unit_inputs
 
@@ -129,4 +133,108 @@ def gradients(study: Study | Independent, seeds: int = 0, key: Any = None) -> xr
     return found[[name for name in found if "grad" in str(name) and ":" not in str(name)]]
 
 
-__all__ = ["Independent", "Study", "gradients", "measure", "predict"]
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """One layer of self-attention under several inits, and rows of independent logits.
+
+    Attributes:
+        init: of which it is claimed that its logits have variance 4.
+        others: inits beside it; ``"fused"`` is Xavier on one kernel for queries, keys and values.
+        tokens, features, heads: of the layer.
+        variances: of independent logits.
+        lengths: of their rows.
+    """
+
+    init: str = "he"
+    others: tuple[str, ...] = ("xavier", "fused")
+    tokens: int = 16
+    features: int = 128
+    heads: int = 4
+    variances: tuple[float, ...] = (0.25, 1.0, 4.0, 16.0)
+    lengths: tuple[int, ...] = (16, 128)
+
+
+PRESETS = {
+    "quick": Config(),
+    "paper": Config(
+        others=("xavier", "lecun", "fused"), tokens=128, features=512, heads=8, seeds=1024, variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    ),
+}
+_KNOWN = {"he": 4.0, "xavier": 1.0, "lecun": 1.0, "fused": 0.25}  # variance of logits, square kernels
+_ENTROPIES = {(128, 0.25): 4.7284, (128, 1.0): 4.3667, (128, 4.0): 3.206, (128, 16.0): 1.529, (16, 1.0): 2.356, (16, 4.0): 1.645}
+_COLUMNS = ("logit_variance", "entropy_mean", "effective_keys", "max_weight")
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """By ``init``: logit variance, entropy, effective number of keys, largest weight, predicted and measured, means over heads;
+    by ``length`` and ``variance``: the mean and the spread of the entropy of independent logits, predicted."""
+    def layer(init: str) -> dict[str, Any]:
+        study = Study(init="xavier" if init == "fused" else init, fused=init == "fused", tokens=config.tokens, features=config.features,
+                      heads=config.heads)
+        one, other = predict(study), measure(study, config.seeds, config.key)
+        found: dict[str, Any] = {"logit_error": float(one.logit_error.mean())}
+        for name in _COLUMNS:
+            error = other[f"{name}_stderr"].values
+            found |= {name: float(one[name].mean()), f"{name}_measured": float(other[name].mean()),
+                      f"{name}_stderr": float(np.mean(error**2) ** 0.5)}  # of one head: heads of a draw share their tokens
+        return found
+
+    def independent(length: int, variance: float) -> dict[str, Any]:
+        one = predict(Independent(tokens=length, variance=variance))
+        return {"independent": one.entropy_mean.item(), "independent_error": one.error.item(), "independent_std": one.entropy_std.item(),
+                "freezing": one.freezing_variance.item()}
+
+    one = frame.over({"init": list(dict.fromkeys((config.init, *config.others)))}, layer, out, "attention_entropy", {})
+    other = frame.over({"length": config.lengths, "variance": config.variances}, independent, out, "attention_entropy_rem", {})
+    return one.merge(other).assign_attrs(tokens=config.tokens)
+
+
+def claims(found: xr.Dataset) -> list[Claim]:
+    """He's logits have four times the variance of Xavier's, and sharper rows; independent logits follow the random-energy model."""
+    lines, first = [], str(found.init.values[0])
+    for k, init in enumerate(found.init.values):
+        one = found.sel(init=init)
+        lines.append(
+            same(f"{init}: variance of the logits", 4.0 if k == 0 else _KNOWN.get(init, 1.0), one.logit_variance, 4 * one.logit_error)
+        )
+        lines += [agrees(f"{init}: measured over predicted {name.replace('_', ' ')}", one[name], one[f"{name}_measured"],
+                         one[f"{name}_stderr"], 0.15) for name in _COLUMNS]
+    if "xavier" in found.init.values:
+        one, two = found.isel(init=0), found.sel(init="xavier")
+        lines.append(
+            above(
+                f"measured entropy under xavier less that under {first}",
+                0.3,
+                two.entropy_mean_measured - one.entropy_mean_measured,
+                np.hypot(one.entropy_mean_stderr, two.entropy_mean_stderr),
+            )
+        )
+    for (length, variance), entropy in _ENTROPIES.items():
+        if length in found.length.values and variance in found.variance.values:
+            one = found.sel(length=length, variance=variance)
+            lines.append(same(f"{length} independent logits of variance {variance:g}: mean entropy, known from 4000 rows", entropy,
+                              one.independent, 4 * (one.independent_std / 4000**0.5 + one.independent_error) + 5e-4))
+    for length in found.length.values:
+        one = found.sel(length=length).isel(variance=0)
+        lines.append(same(f"{length} logits of variance {float(one.variance):g}: entropy over ln n - s²/2", 1,
+                          one.independent / (log(length) - float(one.variance) / 2), 0.01))
+        lines.append(same(f"{length} logits: variance of freezing over 2 ln n", 1, one.freezing / (2 * log(length)), 1e-6))
+    return lines
+
+
+def draw(found: xr.Dataset) -> Any:
+    """Entropy against the variance of the logits, and the variance at which rows freeze."""
+    figure, (axes,) = drawing.panels()
+    for k, length in enumerate(found.length.values):
+        one = found.sel(length=length)
+        drawing.curve(axes, one.variance, one.independent, None, None, f"independent, n = {length}", k)
+        axes.axvline(float(one.freezing[0]), color=drawing.COLOURS[k], linewidth=0.8, linestyle=":")
+    place = len(found.length)
+    drawing.curve(axes, found.logit_variance, None, found.entropy_mean_measured, found.entropy_mean_stderr,
+                  f"layers, n = {found.attrs['tokens']}, measured", place)
+    axes.plot(found.logit_variance, found.entropy_mean, "_", color=drawing.COLOURS[place], markersize=9, label="predicted")
+    drawing.labelled(axes, "variance of the logits", "entropy of a row", "x")
+    return figure
+
+
+__all__ = ["Config", "Independent", "PRESETS", "Study", "claims", "compute", "draw", "gradients", "measure", "predict"]

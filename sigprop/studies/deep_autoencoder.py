@@ -7,6 +7,7 @@ n_out / n_in in each layer, which is not 1 on the way to a bottleneck (He et al.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,8 +17,11 @@ import xarray as xr
 from sigprop import nn
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_whole
+from sigprop.init.independent import Normal
 from sigprop.inputs import load
 from sigprop.network import Network, network
+from sigprop.studies import drawing, frame
+from sigprop.studies.frame import Claim, above, agrees, same
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import initializer, measure, predict
 from sigprop.studies.training import trained
@@ -78,4 +82,82 @@ def train(study: Study, steps: int = 300, learning_rate: float = 1e-3, batch_siz
     return found.assign(chance=float(np.mean((images - images.mean(0)) ** 2)))
 
 
-__all__ = ["Study", "measure", "predict", "train"]
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """Second moments and gradients layer by layer, and training on digits.
+
+    Attributes:
+        init: of which it is claimed that it keeps the network alive.
+        others: inits that do not; ``"small"`` is N(0, 0.01²).
+        depth: number of layers, even, of 64 units each.
+        narrow: code of a network whose widths fall to it, with the first ``width`` units wide, measured at depth 8.
+        width: see ``narrow``.
+        steps: of Adam, 64 images each.
+    """
+
+    init: str = "he"
+    others: tuple[str, ...] = ("xavier", "small")
+    depth: int = 42
+    narrow: int = 32
+    width: int = 128
+    steps: int = 300
+
+
+PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=512, steps=2000, seeds=1024)}
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """log10 E[z²] ``(init, layer)``, predicted; of the narrow network E[z²] and E[g²], measured too; ``loss`` ``(init, step)``."""
+    def study(init: str, **sizes: int) -> Study:
+        return Study(init=Normal(1e-4) if init == "small" else init, examples=2, **sizes)
+
+    def point(init: str) -> dict[str, Any]:
+        one = predict(study(init, depth=config.depth), backward=False)
+        loss = train(study(init, depth=config.depth - 2), config.steps, key=config.key)
+        return {"decades": one.log10_second_moment.values, "loss": loss.loss.values, "chance": loss.chance.item()}
+
+    small = study(config.init, depth=8, width=config.width, bottleneck=config.narrow)
+    one, other = predict(small), measure(small, config.seeds, config.key)
+    found = frame.over({"init": list(dict.fromkeys((config.init, *config.others)))}, point, out, "deep_autoencoder",
+                       {"decades": ("layer",), "loss": ("step",)})
+    columns = {name: ("narrow", d[key].values) for key in ("second_moment", "grad_variance")
+               for name, d, key in ((key, one, key), (f"{key}_measured", other, key), (f"{key}_stderr", other, f"{key}_stderr"))}
+    return found.assign(columns).assign(widths=("narrow", np.array(small.widths[1:])))
+
+
+def claims(found: xr.Dataset) -> list[Claim]:
+    """Glorot halves E[z²] in each square layer, He keeps it and alone learns; He's gradients follow n_out / n_in at a bottleneck."""
+    kept, first = found.isel(init=0), str(found.init.values[0])
+    lines = [same(f"{first}: log10 of E[z²] of the last layer over that of the first", 0, kept.decades[-1] - kept.decades[0], 1e-4)]
+    for init, factor in (("xavier", 0.5), ("small", 0.0032)):
+        if init in found.init.values[1:]:
+            one = found.sel(init=init).decades.values
+            lines.append(same(f"{init}: log10 of E[z²] after forty layers", 40 * np.log10(factor), one[40] - one[0], 1e-3))
+    lines.append(same(f"{first}, narrow: E[z²] of the code over that of the first layer", 1,
+                      found.second_moment[len(found.narrow) // 2 - 1] / found.second_moment[0], 1e-5))
+    growth = (found.grad_variance[:-1] / found.grad_variance[1:]).values * (found.widths[:-1] / found.widths[1:]).values
+    lines.append(
+        same(f"{first}, narrow: factor of E[g²] per layer, in units of n_out / n_in", 1, growth[np.argmax(np.abs(growth - 1))], 1e-5)
+    )
+    lines += [agrees(f"{first}, narrow: measured over predicted {name}", found[key], found[f"{key}_measured"], found[f"{key}_stderr"], 0.4)
+              for key, name in (("second_moment", "E[z²]"), ("grad_variance", "E[g²]"))]
+    tail = found.loss[:, -max(found.sizes["step"] // 15, 1):] / found.chance
+    mean, error = tail.mean("step"), tail.std("step", ddof=1) / tail.sizes["step"] ** 0.5
+    lines.append(above(f"{first}: share of the error of the mean image that training takes away", 0.2, 1 - mean[0], error[0]))
+    return [*lines, *(above(f"{init}: share of it that is left", 0.95, mean.sel(init=init), error.sel(init=init))
+                      for init in found.init.values[1:])]
+
+
+def draw(found: xr.Dataset) -> Any:
+    """E[z²] by layer, and losses."""
+    figure, (left, right) = drawing.panels(2)
+    for k, init in enumerate(found.init.values):
+        one = found.sel(init=init)
+        drawing.curve(left, np.arange(1, one.sizes["layer"] + 1), 10.0**one.decades, None, None, str(init), k)
+        drawing.curve(right, np.arange(one.sizes["step"]), one.loss / one.chance, None, None, str(init), k)
+    drawing.labelled(left, "layer", "$E[z^2]$", "y")
+    drawing.labelled(right, "step of Adam", "loss over that of the mean image")
+    return figure
+
+
+__all__ = ["Config", "PRESETS", "Study", "claims", "compute", "draw", "measure", "predict", "train"]

@@ -8,15 +8,20 @@ skips, batch normalization makes gradients explode: by pi / (pi - 1) per ReLU la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xarray as xr
 from flax import nnx
 
 from sigprop import nn
 from sigprop.init.checks import check_choice, check_whole
 from sigprop.network import Network, network
+from sigprop.studies import drawing, frame
+from sigprop.studies.frame import Claim, agrees, same
 from sigprop.studies.study import Study as Base
-from sigprop.studies.study import initializer, measure, predict, unit_inputs
+from sigprop.studies.study import compared, initializer, measure, predict, unit_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,4 +98,91 @@ class Perceptron(Base):
         return [f"layers/{(3 if self.act == 'relu' else 2) * k}" for k in range(self.depth)]
 
 
-__all__ = ["Perceptron", "Study", "measure", "predict"]
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """E[z²] of every new feature map, with and without batch normalization on running statistics (0 and 1, as at the start).
+
+    Attributes:
+        init: of which it is claimed that it keeps every new feature map's.
+        others: inits beside it.
+        growth: growth rates.
+        layers: of the block.
+        batch: whether to predict a layer on the statistics of the batch too, which is sampled and compiles for minutes.
+    """
+
+    init: str = "he"
+    others: tuple[str, ...] = ("xavier",)
+    growth: tuple[int, ...] = (12,)
+    layers: int = 2
+    batch: bool = False
+
+
+PRESETS = {"quick": Config(), "paper": Config(batch=True, growth=(12, 24, 48), layers=6, seeds=1024)}
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """E[z²] ``(init, growth, norm, layer)``, ``predicted``, and ``measured`` without norm; ``batch``, of one layer on the batch's."""
+
+    def study(init: str, growth: int, norm: bool, **options: Any) -> Study:
+        return Study(init=init, growth=growth, norm=norm, layers=options.pop("layers", config.layers), size=3, examples=2, **options)
+
+    def point(init: str, growth: int, norm: bool) -> dict[str, Any]:
+        made = study(init, growth, norm, batch_statistics=False)
+        if not norm:
+            return compared(made, config.seeds, config.key)
+        one = predict(made, backward=False)
+        unknown = np.full(one.sizes["node"], np.nan)
+        return {"predicted": one.second_moment.values, "uncertain": one.error.values, "measured": unknown, "stderr": unknown}
+
+    def batch(init: str) -> dict[str, Any]:
+        one = predict(study(init, config.growth[0], True, layers=1), backward=False)
+        return {"batch": one.second_moment[-1].item(), "batch_error": one.error[-1].item()}
+
+    inits = list(dict.fromkeys((config.init, *config.others)))
+    found = frame.over({"init": inits, "growth": config.growth, "norm": [False, True]}, point, out, "densenet_bn", frame.layers())
+    return found.merge(frame.over({"init": inits}, batch, out, "densenet_bn_batch", {})) if config.batch else found
+
+
+def _expected(growth: int, count: int, factor: Any) -> np.ndarray:
+    """E[z²] of the stem and of each layer's new features, where ``factor(C, new)`` multiplies the mean over the C channels there are."""
+    sizes, found = [2 * growth], [2 * factor(3, 2 * growth)]
+    for _ in range(count - 1):
+        found.append(factor(sum(sizes), growth) * float(np.dot(found, sizes)) / sum(sizes))
+        sizes.append(growth)
+    return np.array(found)
+
+
+def claims(found: xr.Dataset) -> list[Claim]:
+    """He keeps every new feature map's E[z²], at 1 behind normalization on the batch; Glorot, that counts new channels too, lowers it."""
+    lines, count = [], found.sizes["layer"]
+    for k, init in enumerate(found.init.values):
+        factor = (lambda c, new: 1) if k == 0 else (lambda c, new: c / (c + new))
+        known = k == 0 or init == "xavier"
+        for norm in (False, True):
+            one = found.sel(init=init, norm=norm)
+            name = f"{init}, {'running statistics' if norm else 'no norm'}"
+            ratio = np.concatenate([one.predicted.sel(growth=g) / _expected(int(g), count, factor) for g in one.growth.values])
+            if known:
+                lines.append(
+                    same(f"{name}: E[z²] of each new feature map, in units of what is known", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-4)
+                )
+            if not norm:
+                lines.append(agrees(f"{name}: measured over predicted", one.predicted, one.measured, one.stderr, 0.35))
+        grown = int(found.growth[0])
+        if known and "batch" in found:
+            lines.append(same(f"{init}, statistics of the batch: E[z²] of a new feature map", factor(2 * grown, grown),
+                              found.batch.sel(init=init), 5e-3 + 3 * float(found.batch_error.sel(init=init))))
+    return lines
+
+
+def draw(found: xr.Dataset) -> Any:
+    """E[z²] of each new feature map."""
+    figure, (axes,) = drawing.panels()
+    for k, init in enumerate(found.init.values):
+        one = found.sel(init=init, norm=False).isel(growth=0)
+        drawing.curve(axes, np.arange(found.sizes["layer"]), one.predicted, one.measured, one.stderr, str(init), k)
+    drawing.labelled(axes, "layer of the block", "$E[z^2]$ of its new features")
+    return figure
+
+
+__all__ = ["Config", "PRESETS", "Perceptron", "Study", "claims", "compute", "draw", "measure", "predict"]

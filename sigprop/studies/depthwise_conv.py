@@ -6,6 +6,12 @@ Padding by zeros removes taps at the border: ``site_variance:NODE`` shows edges 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
 
 from sigprop import nn
 from sigprop.init.checks import check_choice, check_whole
@@ -13,8 +19,10 @@ from sigprop.init.fans import Fans
 from sigprop.network import Network
 from sigprop.nn.checks import check_divides
 from sigprop.nn.shared import Init
+from sigprop.studies import drawing, frame
+from sigprop.studies.frame import Claim, agrees, same
 from sigprop.studies.study import Study as Base
-from sigprop.studies.study import initializer, measure, predict, stack, unit_inputs
+from sigprop.studies.study import initializer, measure, pixels, predict, stack, unit_inputs
 
 _KINDS = ("depthwise", "grouped", "separable")
 
@@ -70,4 +78,66 @@ class Study(Base):
         return [f"layers/{2 * k}{half}" for k in range(self.depth) for half in halves]
 
 
-__all__ = ["Study", "measure", "predict"]
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """The first layer, pixel by pixel, on images of 8 by 8 pixels padded by zeros.
+
+    Attributes:
+        init: of all kernels.
+        kinds: of layers, see :class:`Study`; grouped ones have ``groups`` groups.
+        k: taps along an axis.
+        channels: numbers of channels.
+        groups: of the grouped ones.
+    """
+
+    init: str = "he"
+    kinds: tuple[str, ...] = ("depthwise", "grouped")
+    k: tuple[int, ...] = (3, 5)
+    channels: tuple[int, ...] = (32,)
+    groups: int = 4
+
+
+PRESETS = {"quick": Config(), "paper": Config(kinds=_KINDS, k=(1, 3, 5, 7), channels=(16, 64, 256), seeds=1024)}
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """E[z²] by pixel, ``(kind, k, channels, row, column)``: ``predicted``, ``measured``, ``stderr``."""
+    def point(kind: str, k: int, channels: int) -> dict[str, Any]:
+        return pixels(Study(init=config.init, kind=kind, k=k, channels=channels, groups=config.groups, depth=1), config.seeds, config.key)
+
+    grid = {"kind": config.kinds, "k": config.k, "channels": config.channels}
+    return frame.over(grid, point, out, "depthwise_conv", frame.pixel_axes())
+
+
+def claims(found: xr.Dataset) -> list[Claim]:
+    """n counts k² taps times the channels of a group: 2 in the middle for all, and fewer taps at the border."""
+    k = found.k
+    middle, corner = found.predicted.isel(row=4, column=4), found.predicted.isel(row=0, column=0)
+    worst = middle.values.ravel()[np.argmax(np.abs(middle - 2).values)]
+    taps = xr.apply_ufunc(np.vectorize(lambda n: (ceil(n / 2) / n) ** 2), k)
+    share = (corner / middle / taps).values.ravel()
+    lines = [same("E[z²] in the middle, for all kinds, k and channels", 2, worst, 1e-5),
+             same("E[z²] in the corner over the middle, in units of the taps that are left", 1, share[np.argmax(np.abs(share - 1))], 1e-5)]
+    return [
+        *lines,
+        *(
+            agrees(f"{kind}, k = {int(n)}: measured over predicted E[z²] of all pixels", one.predicted, one.measured, one.stderr, 0.3)
+            for kind in found.kind.values
+            for n in k.values
+            for one in [found.sel(kind=kind, k=n)]
+        ),
+    ]
+
+
+def draw(found: xr.Dataset) -> Any:
+    """E[z²] along the middle row of an image."""
+    figure, (axes,) = drawing.panels()
+    for i, kind in enumerate(found.kind.values):
+        for j, k in enumerate(found.k.values):
+            one = found.sel(kind=kind, k=k).isel(channels=0, row=4)
+            drawing.curve(axes, one.column, one.predicted, one.measured, one.stderr, f"{kind}, k = {k}", len(found.k) * i + j)
+    drawing.labelled(axes, "column of the image", "$E[z^2]$")
+    return figure
+
+
+__all__ = ["Config", "PRESETS", "Study", "claims", "compute", "draw", "measure", "predict"]

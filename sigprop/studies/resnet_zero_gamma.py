@@ -7,6 +7,7 @@ at 1, none at 0 (Goyal et al. 2017, section 5.1). At 0 the gradients of the weig
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from sigprop import nn
 from sigprop.init.checks import check_choice, check_number, check_whole
 from sigprop.inputs import digit_labels, load
 from sigprop.network import Network, network
+from sigprop.studies import drawing, frame
+from sigprop.studies.frame import Claim, above, agrees, same
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import initializer, measure, predict, unit_inputs
 from sigprop.studies.training import trained
@@ -93,4 +96,91 @@ def train(study: Study, steps: int = 200, learning_rate: float = 1e-3, batch_siz
     return trained(net, (images,), labels, entropy, steps, learning_rate, batch_size, key, watch=study.scales())
 
 
-__all__ = ["Study", "measure", "predict", "train"]
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """The stream of blocks whose branches start at zero, beside those that do not, and training on digits.
+
+    Attributes:
+        init: of the kernels.
+        gamma: scale of the last normalization of the blocks of which it is claimed that they start as the identity.
+        starts: other starts, of which the same is claimed.
+        grown: a gamma under which the stream grows.
+        blocks, width: of the networks.
+        steps: of Adam, 64 images each.
+    """
+
+    init: str = "he"
+    gamma: float = 0.0
+    starts: tuple[str, ...] = ("skip_init", "rezero", "fixup")
+    grown: float = 1.0
+    blocks: int = 2
+    width: int = 16
+    steps: int = 150
+
+
+PRESETS = {"quick": Config(), "paper": Config(blocks=6, width=64, steps=1000, seeds=1024)}
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """By ``start`` and ``node``: E[z²] of the stream, predicted; ``branch`` and ``scale``, the largest E[g²] of a branch weight and the
+    smallest of what multiplies the branches; ``measured`` and ``stderr`` of the first; the stream at ``grown``; ``loss`` and ``rms``."""
+    def study(start: str, gamma: float = config.gamma, batch: bool = True) -> Study:
+        return Study(init=config.init, start=start, gamma=gamma, blocks=config.blocks, width=config.width, size=2, examples=4,
+                     batch_statistics=batch)
+
+    def point(start: str) -> dict[str, Any]:
+        made = study(start, batch=False)  # the identity whatever the statistics
+        one = predict(made)
+        sizes = dict(zip(one.parameter.values, one.parameter_grad_variance.values, strict=True))
+        weights = [v for name, v in sizes.items() if "/convs/" in name and name.endswith("kernel")]
+        return {"predicted": one.second_moment.values, "branch": max(weights), "scale": min(sizes[name] for name in made.scales())}
+
+    found = frame.over({"start": ["gamma", *config.starts]}, point, out, "resnet_zero_gamma", frame.layers("predicted", dim="node"))
+    grown = predict(study("gamma", config.grown), backward=False)
+    measured = measure(study("gamma"), config.seeds, config.key, backward=False)
+    run = train(study("gamma"), config.steps, learning_rate=1e-2, key=config.key)
+    return found.assign(measured=("node", measured.second_moment.values), stderr=("node", measured.second_moment_stderr.values),
+                        grown=("node", grown.second_moment.values), loss=("step", run.loss.values),
+                        rms=(("step", "block"), run.rms.values)).assign_attrs(gamma=config.gamma, grown=config.grown)
+
+
+def claims(found: xr.Dataset) -> list[Claim]:
+    """Each block starts as the identity, with branch weights that have no gradients and scales that have; then the scales fade in."""
+    lines = []
+    for start in found.start.values:
+        one = found.sel(start=start)
+        lines.append(same(f"{start}: E[z²] of the stream after all blocks over that before", 1, one.predicted[-1] / one.predicted[0], 1e-9))
+        lines.append(same(f"{start}: largest E[g²] of a branch weight", 0, one.branch, 0))
+        if start != "fixup":  # whose head is zero too
+            lines.append(above(f"{start}: smallest E[g²] of what multiplies a branch", 0.01, one.scale, 0))
+    step = np.diff(found.grown)
+    lines.append(
+        same(
+            f"gamma = {found.attrs['grown']:g}: growth of E[z²] per block",
+            found.attrs["grown"] ** 2,
+            step[np.argmax(np.abs(step - 1))],
+            2e-3,
+        )
+    )
+    lines.append(agrees("gamma: measured over predicted E[z²]", found.predicted[0], found.measured, found.stderr, 0.3))
+    tail = found.loss[-20:]
+    return [*lines, above("share of chance's loss that training takes away", 0.5, 1 - tail.mean() / np.log(10),
+                          tail.std(ddof=1) / np.log(10) / 20**0.5),
+            above("smallest root mean square of a gamma after training", 0.01, found.rms[-1].min(), 0)]
+
+
+def draw(found: xr.Dataset) -> Any:
+    """E[z²] of the stream by block, and gammas in training."""
+    figure, (left, right) = drawing.panels(2)
+    drawing.curve(
+        left, np.arange(found.sizes["node"]), found.predicted[0], found.measured, found.stderr, f"gamma = {found.attrs['gamma']:g}", 0
+    )
+    drawing.curve(left, np.arange(found.sizes["node"]), found.grown, None, None, f"gamma = {found.attrs['grown']:g}", 1)
+    for k in range(found.sizes["block"]):
+        drawing.curve(right, np.arange(found.sizes["step"]), found.rms[:, k], None, None, f"block {k}", k)
+    drawing.labelled(left, "blocks passed", "$E[z^2]$ of the stream")
+    drawing.labelled(right, "step of Adam", "root mean square of gamma")
+    return figure
+
+
+__all__ = ["Config", "PRESETS", "Study", "claims", "compute", "draw", "measure", "predict", "train"]

@@ -78,6 +78,22 @@ def measure(study: Study, seeds: int = 64, key: Any = None, backward: bool = Tru
     return picked(empirical.measure(net, *net.example, seeds=seeds, key=key, backward=backward), study.nodes())
 
 
+def compared(study: Study, seeds: int, key: Any, column: str = "second_moment") -> dict[str, np.ndarray]:
+    """One column at every node: ``predicted`` and its error, ``uncertain``, ``measured`` and its ``stderr``."""
+    backward = "grad" in column
+    one, other = predict(study, backward), measure(study, seeds, key, backward)
+    return {"predicted": one[column].values, "uncertain": one["grad_error" if backward else "error"].values,
+            "measured": other[column].values, "stderr": other[f"{column}_stderr"].values}
+
+
+def pixels(study: Study, seeds: int, key: Any, kind: str = "site_variance", node: str = "layers/0") -> dict[str, np.ndarray]:
+    """One map of one node, the mean over its examples: ``predicted``, ``measured`` and its ``stderr``, ``[height, width]``."""
+    backward = "grad" in kind
+    one, other = predict(study, backward), measure(study, seeds, key, backward)
+    found = {"predicted": one[f"{kind}:{node}"], "measured": other[f"{kind}:{node}"], "stderr": other[f"{kind}_stderr:{node}"]}
+    return {name: np.asarray(v).mean(0) for name, v in found.items()}
+
+
 def picked(found: xr.Dataset, nodes: Sequence[str]) -> xr.Dataset:
     """Some rows, without the maps of the others."""
     others = [name for name in found.data_vars if str(name).partition(":")[2] not in ("", *nodes)]

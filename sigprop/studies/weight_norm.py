@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from math import sqrt
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import xarray as xr
 from flax import nnx
 
 from sigprop import nn
@@ -17,8 +21,10 @@ from sigprop.init.checks import check_choice, check_number, check_whole
 from sigprop.init.initializer import Scaled
 from sigprop.network import Network, network
 from sigprop.nn.shared import Init
+from sigprop.studies import drawing, frame
+from sigprop.studies.frame import Claim, agrees, same
 from sigprop.studies.study import Study as Base
-from sigprop.studies.study import initializer, measure, predict, unit_inputs
+from sigprop.studies.study import compared, initializer, measure, predict, unit_inputs
 
 _KINDS = ("weight_norm", "standardized", "spectral")
 
@@ -68,4 +74,70 @@ def _spectral(in_features: int, out_features: int, *, kernel_init: Init, bias_in
     return nnx.SpectralNorm(nnx.Linear(in_features, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs), rngs=rngs)
 
 
-__all__ = ["Study", "measure", "predict"]
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """E[z²] against depth for several gains, and gradients for two scales of v.
+
+    Attributes:
+        gain: of which it is claimed that it keeps the variance.
+        others: gains beside it.
+        scale: of v, beside 1.
+        depth, width: of the networks.
+    """
+
+    gain: float = sqrt(2)
+    others: tuple[float, ...] = (1.0,)
+    scale: float = 100.0
+    depth: int = 6
+    width: int = 64
+
+
+PRESETS = {"quick": Config(), "paper": Config(others=(1.0, 1.2, 1.6, 2.0), depth=20, width=256, seeds=1024)}
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """E[z²] ``(gain, layer)``, ``predicted`` and ``measured``; E[g²] of g and of v ``(scale, layer)``, predicted, at the first gain."""
+    def forward(gain: float) -> dict[str, Any]:
+        return compared(Study(gain=gain, depth=config.depth, width=config.width), config.seeds, config.key)
+
+    def gradient(scale: float) -> dict[str, Any]:
+        one = predict(Study(gain=config.gain, scale=scale, depth=3, width=config.width))
+        sizes = dict(zip(one.parameter.values, one.parameter_grad_variance.values, strict=True))
+        return {"gradient_gain": np.array([sizes[f"layers/{k}/gain"] for k in range(3)]),
+                "gradient_v": np.array([sizes[f"layers/{k}/layer/kernel"] for k in range(3)])}
+
+    one = frame.over({"gain": list(dict.fromkeys((config.gain, *config.others)))}, forward, out, "weight_norm", frame.layers())
+    other = frame.over({"scale": [1.0, config.scale]}, gradient, out, "weight_norm_gradients",
+                       frame.layers("gradient_gain", "gradient_v", dim="weight"))
+    return one.merge(other)
+
+
+def claims(found: xr.Dataset) -> list[Claim]:
+    """The gain is g, whatever the scale of v; the square root of 2 keeps the variance through ReLU."""
+    kept = found.isel(gain=0)
+    lines = [
+        same(f"g = {float(kept.gain):.4g}: E[z²] of the last layer over that of the first", 1, kept.predicted[-1] / kept.predicted[0], 1e-5)
+    ]
+    for gain in found.gain.values:
+        one = found.sel(gain=gain)
+        lines.append(same(f"g = {gain:.4g}: factor of E[z²] per layer", gain**2 / 2, (one.predicted[-1] / one.predicted[0]) **
+                          (1 / (one.sizes["layer"] - 1)), 1e-5))
+        lines.append(agrees(f"g = {gain:.4g}: measured over predicted E[z²]", one.predicted, one.measured, one.stderr, 0.4))
+    small, large = (found.isel(scale=k) for k in (0, 1))
+    ratio = (large.gradient_gain / small.gradient_gain).values
+    lines.append(same("E[g²] of g at another scale of v, over that at 1", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-4))
+    ratio = (large.gradient_v / small.gradient_v).values * float(large.scale) ** 2
+    return [*lines, same("E[g²] of v times the square of its scale, over that at 1", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-4)]
+
+
+def draw(found: xr.Dataset) -> Any:
+    """E[z²] against depth."""
+    figure, (axes,) = drawing.panels()
+    for k, gain in enumerate(found.gain.values):
+        one = found.sel(gain=gain)
+        drawing.curve(axes, np.arange(1, one.sizes["layer"] + 1), one.predicted, one.measured, one.stderr, f"g = {gain:.3g}", k)
+    drawing.labelled(axes, "layer", "$E[z^2]$", "y")
+    return figure
+
+
+__all__ = ["Config", "PRESETS", "Study", "claims", "compute", "draw", "measure", "predict"]

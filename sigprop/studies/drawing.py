@@ -1,0 +1,52 @@
+"""How all studies are drawn: predictions as lines, measurements as points with error bars, one colour per line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sigprop.errors import MissingDependency
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe & Ito: told apart by the colour-blind
+_WIDTH, _HEIGHT = 3.4, 2.6  # inches, a column of a page
+
+
+def panels(count: int = 1) -> tuple[Any, list[Any]]:
+    """A figure of ``count`` panels side by side, and its axes.
+
+    Raises:
+        MissingDependency: where matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency("figures need matplotlib: pip install 'sigprop[figures]'") from error
+    figure = Figure(figsize=(_WIDTH * count, _HEIGHT), layout="constrained")
+    axes = [figure.add_subplot(1, count, k + 1) for k in range(count)]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.tick_params(labelsize=8)
+    return figure, axes
+
+
+def curve(axes: Any, x: Any, predicted: Any, measured: Any, stderr: Any, label: str, k: int) -> None:
+    """The ``k``-th line: predicted ``[n]``, with the points measured on it; either may be ``None``."""
+    colour = COLOURS[k % len(COLOURS)]
+    if predicted is not None:
+        axes.plot(x, predicted, color=colour, linewidth=1.2, label=label)
+    if measured is not None:
+        axes.errorbar(x, measured, np.nan_to_num(stderr), fmt="o", color=colour, markersize=3, elinewidth=0.8, capsize=1.5,
+                      label=None if predicted is not None else label)
+
+
+def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
+    """Names of the axes, a legend, and logarithmic axes: ``"x"``, ``"y"`` or ``"xy"``."""
+    axes.set_xlabel(x, fontsize=8)
+    axes.set_ylabel(y, fontsize=8)
+    for letter in log:
+        getattr(axes, f"set_{letter}scale")("log")
+    axes.legend(frameon=False, fontsize=7)
+
+
+__all__ = ["COLOURS", "curve", "labelled", "panels"]
