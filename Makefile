@@ -16,7 +16,7 @@ report: setup
 	$(BIN)/python scripts/main_report.py
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations 30
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations 60
 
 test-all: setup
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
