@@ -34,7 +34,7 @@ def test_controls_have_mean_zero(name, width=16, seeds=1024):
     assert (abs(controls.mean(axis=0))[random] < norm.isf(FALSE_ALARM / controls.shape[1] / 2) * error[random]).all()
 
 
-@pytest.mark.parametrize("name", ["Pure-function MLP", pytest.param("FiLM-conditioned net", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ("Pure-function MLP", "FiLM-conditioned net")])
 def test_the_same_measurement_with_less_noise(name, width=256, seeds=256):
     net, x = ZOO[name].network(width), ZOO[name].inputs()
     draw, pilot = sampler(net, x), sampler(ZOO[name].network(64), x)

@@ -95,7 +95,7 @@ MODELS = {
     "optimized lstm": of_linen(nn.OptimizedLSTMCell), "mgu": of_linen(nn.MGUCell), "nnx simple": of_nnx(nnx.SimpleCell),
     "nnx lstm": of_nnx(nnx.LSTMCell), "nnx gru": of_nnx(nnx.GRUCell), "nnx optimized lstm": of_nnx(nnx.OptimizedLSTMCell),
 }
-FAST = ("relu loop", "tanh loop")
+FAST = ("tanh loop",)
 
 
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])

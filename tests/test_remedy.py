@@ -27,8 +27,11 @@ NODES, MASS = np.polynomial.hermite_e.hermegauss(100)
 MASS = MASS / MASS.sum()
 
 
-@pytest.mark.parametrize("sizes", [SMALL, pytest.param(FULL, marks=pytest.mark.slow)], ids=["small", "full"])
-@pytest.mark.parametrize("name", CASES)
+SIZES = [pytest.param(name, sizes, id=f"{name}-{size}", marks=[pytest.mark.slow] if size == "full" or "U-Net" in name else [])
+         for name in CASES for size, sizes in (("small", SMALL), ("full", FULL))]
+
+
+@pytest.mark.parametrize(("name", "sizes"), SIZES)
 def test_every_layer_has_the_variance_that_was_asked_for(name, sizes):
     """Predicted within 1 %; measured within noise and the report's allowance for finite width, 2/fan-in for each layer passed."""
     net = CASES[name].network(2, **sizes[name])

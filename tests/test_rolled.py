@@ -130,7 +130,8 @@ def convolutions(depth):
 DEEP = {perceptron: (5,), PreNorm: (5,), convolutions: (6, 8)}
 
 
-@pytest.mark.parametrize("model", [perceptron, PreNorm, pytest.param(convolutions, marks=pytest.mark.slow)], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("model", [perceptron, *(pytest.param(model, marks=pytest.mark.slow) for model in (PreNorm, convolutions))],
+                         ids=lambda m: m.__name__)
 def test_kernels_of_deep_networks_compile_as_shallow_ones(model):
     """float64, on the host without loops, against float32 with them; the programs are equal in length."""
     x = np.random.default_rng(0).standard_normal((4, *DEEP[model])).astype(np.float32)

@@ -307,7 +307,12 @@ def test_spectral_layers_leave_a_quarter_of_the_signal():
     found = weight_norm.predict(study)
     np.testing.assert_allclose(found.second_moment, 0.5 * 0.25 ** np.arange(4.0), rtol=1e-6)
     np.testing.assert_allclose(found.grad_variance, 0.25 ** np.arange(3, -1, -1.0), rtol=1e-6)
-    measured = weight_norm.measure(study, 64)
+
+
+@pytest.mark.slow
+def test_spectral_layers_are_measured():
+    study = weight_norm.Study(kind="spectral", width=256, depth=4)
+    found, measured = weight_norm.predict(study), weight_norm.measure(study, 64)
     for column in ("second_moment", "grad_variance"):
         size = found[column].values
         agree(np.ones(4), Sample(measured[column].values / size, measured[f"{column}_stderr"].values / size, 63), detects=0.35,

@@ -93,6 +93,9 @@ WRONG = {  # study: a config under which the line that begins so fails
     "edge_of_chaos": ({"critical": 2.0}, "chi_1 at sigma_w² = 2"), "finite_width": ({"init": "xavier"}, "width 32: E[Q] over"),
     "batchnorm_explosion": ({"growth": 1.3}, "relu, large batches"), "sparse_lottery": ({"correction": "none"}, "random, 50% kept, corr"),
     "int8_quantization": ({"sigma": 1.1}, "gaussian, int8: clip"), "fp16_subnormals": ({"dtype": "bfloat16"}, "10 layers: low end"),
+    "adam_second_moment": ({"assumed": "xavier"}, "xavier: measured over"), "rank_collapse": ({"kept": 0.9}, "uniform, alpha"),
+    "ntk_init": ({"first": "xavier", "second": "he"}, "1 hidden layers: NTK diagonal of he"),
+    "pinn_derivatives": ({"third": 0.5}, "tanh, 1 hidden layers: E[u_tt u_xx]"),
 }
 
 

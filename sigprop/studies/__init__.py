@@ -7,6 +7,7 @@ frozen ``Study`` of sizes and initializer, ``predict(study)`` and ``measure(stud
 
 from sigprop.batch import run
 from sigprop.studies import (
+    adam_second_moment,
     attention_entropy,
     batchnorm_explosion,
     deep_autoencoder,
@@ -16,7 +17,10 @@ from sigprop.studies import (
     finite_width,
     fp16_subnormals,
     int8_quantization,
+    ntk_init,
+    pinn_derivatives,
     pointwise_conv,
+    rank_collapse,
     resnet_zero_gamma,
     sparse_lottery,
     transposed_conv,
@@ -25,7 +29,7 @@ from sigprop.studies import (
 from sigprop.studies.frame import Claim
 
 __all__ = [
-    "Claim", "attention_entropy", "batchnorm_explosion", "deep_autoencoder", "densenet_bn", "depthwise_conv", "edge_of_chaos",
-    "finite_width", "fp16_subnormals", "int8_quantization", "pointwise_conv", "resnet_zero_gamma", "run", "sparse_lottery",
-    "transposed_conv", "weight_norm",
+    "Claim", "adam_second_moment", "attention_entropy", "batchnorm_explosion", "deep_autoencoder", "densenet_bn", "depthwise_conv",
+    "edge_of_chaos", "finite_width", "fp16_subnormals", "int8_quantization", "ntk_init", "pinn_derivatives", "pointwise_conv",
+    "rank_collapse", "resnet_zero_gamma", "run", "sparse_lottery", "transposed_conv", "weight_norm",
 ]

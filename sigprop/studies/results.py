@@ -20,7 +20,7 @@ from sigprop.studies.frame import Config, changed, hint, written
 
 NAMES = ("pointwise_conv", "depthwise_conv", "transposed_conv", "weight_norm", "deep_autoencoder", "attention_entropy",
          "resnet_zero_gamma", "densenet_bn", "edge_of_chaos", "finite_width", "batchnorm_explosion", "fp16_subnormals",
-         "sparse_lottery", "int8_quantization")
+         "sparse_lottery", "int8_quantization", "adam_second_moment", "ntk_init", "pinn_derivatives", "rank_collapse")
 
 _ENGINE: Any = "scipy"  # netCDF 3, which needs nothing else
 

@@ -1,0 +1,157 @@
+"""He and Xavier give different tangent kernels, hence different learning paths: spectra, convergence with the width, training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import nnx
+
+from sigprop import dynamics, inputs, nn, spectra
+from sigprop.empirical import empirical_kernel
+from sigprop.infinite import infinite_kernel
+from sigprop.init.checks import check_whole
+from sigprop.network import Network, network
+from sigprop.studies import drawing, frame
+from sigprop.studies.frame import Claim, above, agrees, same, slope
+from sigprop.studies.study import initializer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """ReLU networks without biases on scikit-learn's digits, whose parity they learn.
+
+    Attributes:
+        first, second: initializers of which the kernels are compared.
+        depths: numbers of hidden layers at which they are.
+        depth: of the networks that are measured and trained.
+        widths: of their hidden layers, in ascending order; the last one is trained.
+        examples: images, whose even ones are 1 and whose odd ones are -1.
+        steps: of gradient descent, at half the largest learning rate, at which the loss is compared.
+        draws: networks that are trained.
+    """
+
+    first: str = "he"
+    second: str = "xavier"
+    depths: tuple[int, ...] = (1, 2, 4)
+    depth: int = 2
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    examples: int = 16
+    steps: tuple[int, ...] = (0, 1, 4, 16, 64)
+    draws: int = 128
+    seeds: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("depth", "draws"):
+            check_whole(name, getattr(self, name))
+        check_whole("examples", self.examples, 4)
+
+
+PRESETS = {"quick": Config(), "paper": Config(depths=(1, 2, 4, 8, 16), depth=3, widths=(64, 128, 256, 512, 1024, 2048), examples=64,
+                                               steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512), draws=512, seeds=256)}
+
+
+def _network(init: str, widths: list[int], x: np.ndarray) -> Network:
+    layer = partial(nnx.Linear, use_bias=False)
+    return network(lambda rngs: nn.MLP(widths, layer=layer, kernel_init=initializer(init), rngs=rngs), x)
+
+
+def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(config.examples) % 2  # scikit-learn's first digits are 0, 1, ..., 9, 0, ...
+    return inputs.load("digits", config.examples, None, 2), (1.0 - 2.0 * labels)[:, None]
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """By ``init``: the kernels' diagonals ``(depths)`` of networks that are square throughout, spectra and alignment with the targets;
+    the distance of finite kernels ``(width)`` of the first; its loss ``(step)`` under gradient descent, predicted and measured."""
+    x, y = _data(config)
+    names = (config.first, config.second)
+    square = {name: [infinite_kernel(_network(name, [x.shape[1]] * (depth + 2), x))(x) for depth in config.depths] for name in names}
+    kernels = {name: infinite_kernel(_network(name, [x.shape[1], *[config.widths[-1]] * config.depth, 1], x))(x) for name in names}
+    finite = frame.drawn({"width": config.widths, "draw": range(config.seed, config.seed + config.seeds)}, partial(_distance, config),
+                         out, "ntk_init", {}, static=["width"]).value
+    rate = 0.5 * float(dynamics.max_learning_rate(kernels[config.first].ntk))
+    path = dynamics.gradient_descent(kernels[config.first], y, test=kernels[config.first], steps=np.array(config.steps), learning_rate=rate)
+    assert path.covariance is not None
+    expected = np.mean((np.asarray(path.mean) - y) ** 2, (1, 2)) + np.mean(np.diagonal(np.asarray(path.covariance), axis1=1, axis2=2), 1)
+    trained = frame.drawn({"rate": [rate], "draw": range(config.seed, config.seed + config.draws)}, partial(_trained, config), out,
+                          "ntk_init_training", {"value": ("step",)}).value.isel(rate=0)
+
+    def by_init(function: Any) -> tuple[str, np.ndarray]:
+        return "init", np.array([float(function(kernels[name].ntk)) for name in names])
+
+    return xr.Dataset({
+        "nngp": (("init", "depth"), [[float(np.mean(np.diag(k.nngp))) for k in square[n]] for n in names]),
+        "ntk": (("init", "depth"), [[float(np.mean(np.diag(k.ntk))) for k in square[n]] for n in names]),
+        "spectrum": (("init", "rank"), np.stack([np.asarray(spectra.spectrum(kernels[n].ntk)) for n in names])),
+        "condition": by_init(spectra.condition_number), "alignment": by_init(lambda k: spectra.alignment(k, y @ y.T)),
+        "distance": finite.mean("draw"), "distance_stderr": finite.std("draw", ddof=1) / config.seeds**0.5,
+        "loss": ("step", expected), "loss_measured": trained.mean("draw"),
+        "loss_stderr": trained.std("draw", ddof=1) / config.draws**0.5},
+        {"init": list(names), "depth": list(config.depths), "step": list(config.steps)},
+        {"rate": rate, "gains": [2.0 if n == "he" else 1.0 for n in names], "trained": config.depth, "size": float(np.mean(x**2))})
+
+
+def _distance(config: Config, width: int, draw: Any) -> Any:
+    """Of the kernel of one finite network from the infinite one, relative."""
+    x, _ = _data(config)
+    net = _network(config.first, [x.shape[1], *[width] * config.depth, 1], x)
+    with jax.ensure_compile_time_eval():
+        limit = infinite_kernel(net)(x).ntk
+    return spectra.relative_distance(empirical_kernel(net)(net.init(jax.random.key(draw)), x).ntk, limit)
+
+
+def _trained(config: Config, rate: Any, draw: Any) -> Any:
+    """Mean squared errors at the config's steps of one real network under full-batch gradient descent."""
+    x, y = _data(config)
+    net = _network(config.first, [x.shape[1], *[config.widths[-1]] * config.depth, 1], x)
+
+    def error(params: Any) -> Any:
+        return jnp.mean((net.apply(params, jnp.asarray(x)) - y) ** 2)
+
+    def step(params: Any, _: Any) -> tuple[Any, Any]:
+        value, slopes = jax.value_and_grad(lambda p: error(p) / 2)(params)
+        return jax.tree.map(lambda p, g: p - rate * g, params, slopes), 2 * value
+
+    return jax.lax.scan(step, net.init(jax.random.key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
+
+
+def claims(found: xr.Dataset) -> list[Claim]:
+    """Powers of the gain, the ratio of the initializers, 1/sqrt(width), and that real networks follow the kernel."""
+    lines = []
+    for name, gain in zip(found.init.values, np.atleast_1d(found.attrs["gains"]), strict=True):
+        nngp = found.nngp.sel(init=name)
+        lines += [same(f"{name}, {d} hidden layers: NNGP diagonal over that of the input", gain * (gain / 2) ** d,
+                       nngp.sel(depth=d) / found.attrs["size"], 1e-5 * gain) for d in found.depth.values]
+    ratio = found.ntk[1] / found.ntk[0]
+    lines += [same(f"{d} hidden layers: NTK diagonal of {found.init.values[1]} over {found.init.values[0]}", 2.0**-d,
+                   ratio.sel(depth=d), 1e-5 * 2.0**-d) for d in found.depth.values]
+    power, error = slope(np.log(found.width), np.log(found.distance), found.distance_stderr / found.distance)
+    lines.append(same("power of the width in the distance of finite NTKs", -0.5, power, 0.1))
+    margin = 4.0 * found.attrs["trained"] / float(found.width[-1]) + 0.1
+    lines.append(agrees("loss under gradient descent, measured over predicted", found.loss, found.loss_measured, found.loss_stderr, margin))
+    return [*lines, above("loss before over loss after", 2, float(found.loss_measured[0] / found.loss_measured[-1]), 0)]
+
+
+def draw(found: xr.Dataset) -> Any:
+    """Spectra, distances of finite kernels, and the loss."""
+    figure, (left, middle, right) = drawing.panels(3)
+    for k, name in enumerate(found.init.values):
+        drawing.curve(left, found["rank"] + 1, found.spectrum.sel(init=name), None, 0, str(name), k)
+    drawing.labelled(left, "index", "eigenvalue of the NTK", "xy")
+    line = float(found.distance[0]) * np.sqrt(float(found.width[0]) / found.width)
+    drawing.curve(middle, found.width, line, found.distance, found.distance_stderr, "1/sqrt(width)", 0)
+    drawing.labelled(middle, "width", "distance from the infinite NTK", "xy")
+    drawing.curve(right, found.step + 1, found.loss, found.loss_measured, found.loss_stderr, str(found.init.values[0]), 0)
+    drawing.labelled(right, "step + 1", "mean squared error", "xy")
+    return figure
+
+
+__all__ = ["Config", "PRESETS", "claims", "compute", "draw"]

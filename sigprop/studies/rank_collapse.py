@@ -1,0 +1,151 @@
+"""Rank collapse: attention makes tokens alike, layer by layer, and a residual stream holds them apart (Dong et al. 2021; Noci et al. 2022).
+
+With uniform attention, where the logits vanish, a layer keeps the mean over tokens and nothing of what tells them apart; a residual branch
+of scale alpha beside a stream of scale sqrt(1 - alpha²) leaves ``1 - alpha²`` of that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import nnx
+
+from sigprop import nn
+from sigprop.infinite import infinite_kernel
+from sigprop.init.checks import check_number, check_whole
+from sigprop.network import Network, network
+from sigprop.studies import drawing, frame
+from sigprop.studies.frame import Claim, above, agrees, same
+from sigprop.studies.study import initializer, unit_inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """Layers of attention, one behind the other, on random tokens of mean square 1.
+
+    Attributes:
+        init: of all kernels.
+        branch: alpha, of the layers in a residual stream.
+        kept: share of what tells tokens apart that such a layer is claimed to keep under uniform attention; 0 for 1 - alpha².
+        layers: their number.
+        tokens, features, heads: of the inputs, and of the attention.
+    """
+
+    init: str = "lecun"
+    branch: float = 0.6
+    kept: float = 0.0
+    layers: int = 3
+    tokens: int = 8
+    features: int = 128
+    heads: int = 8
+    seeds: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("branch", self.branch, 0.0, 1.0)
+        check_number("kept", self.kept, 0.0, 1.0)
+        for name in ("layers", "tokens", "features", "heads"):
+            check_whole(name, getattr(self, name))
+
+
+PRESETS = {"quick": Config(), "paper": Config(layers=6, tokens=16, features=512, heads=16, seeds=1024)}
+
+
+class _Stack(nnx.Module):
+    """Attention with or without a residual stream, whose logits are multiplied by ``sharpness``."""
+
+    def __init__(self, config: Config, layers: int, branch: float | None, sharpness: float, rngs: nnx.Rngs) -> None:
+        init = initializer(config.init)
+        self.layers = nnx.List([nn.SelfAttention(config.features, config.heads, kernel_init=init, power=0.5, rngs=rngs)
+                                for _ in range(layers)])
+        self.branch, self.sharpness = branch, sharpness
+
+    def __call__(self, x: Any) -> Any:
+        for layer in self.layers:
+            y = layer(x) if self.sharpness else layer.out(_values(layer, x))
+            x = y if self.branch is None else (1 - self.branch**2) ** 0.5 * x + self.branch * y
+        return x
+
+
+def _values(layer: nn.SelfAttention, x: Any) -> Any:
+    """What attention of vanishing logits passes on: the mean over tokens."""
+    return jnp.broadcast_to(layer.projections[2](x).mean(-2, keepdims=True), x.shape)
+
+
+def _network(config: Config, layers: int, kind: str) -> Network:
+    x = unit_inputs((1, config.tokens, config.features), config.seed)
+    branch, sharpness = (None if kind == "plain" else config.branch), float(kind != "uniform")
+    return network(lambda rngs: _Stack(config, layers, branch, sharpness, rngs), x)
+
+
+def _likeness(covariance: Any) -> Any:
+    """Of tokens ``[..., T, T]``: the part of their mean square that the mean token has, and the whole."""
+    return jnp.stack([covariance.mean((-1, -2)), jnp.diagonal(covariance, axis1=-2, axis2=-1).mean(-1)], -1)
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """By ``kind`` (``plain``, ``residual``, ``uniform``, a residual stream under uniform attention) and ``layer``: the mean product of two
+    tokens, equal ones among them, and their mean square, ``(part)``, predicted and measured."""
+    def point(kind: str) -> dict[str, Any]:
+        nets = [_network(config, layers, kind) for layers in range(1, config.layers + 1)]
+        kernels = [infinite_kernel(net, ntk=False, diagonal="batch")(*net.example) for net in nets]
+        keys = jax.random.split(config.key, (8, max(config.seeds // 8, 1)))
+        moments = np.stack([_measured(net, keys) for net in nets], 1)
+        return {"predicted": np.stack([np.asarray(_likeness(k.nngp[0])) for k in kernels]),
+                "uncertain": np.array([float(k.error) for k in kernels]), "measured": moments.mean(0),
+                "stderr": moments.std(0, ddof=1) / len(moments) ** 0.5}
+
+    dims = {**dict.fromkeys(("predicted", "measured", "stderr"), ("layer", "part")), "uncertain": ("layer",)}
+    found = frame.over({"kind": ["plain", "residual", "uniform"]}, point, out, "rank_collapse", dims)
+    x = unit_inputs((1, config.tokens, config.features), config.seed)[0]
+    start = np.asarray(_likeness(x @ x.T / config.features), float)
+    return found.assign_coords(part=["mean", "square"], layer=np.arange(1, config.layers + 1)).assign(start=("part", start)).assign_attrs(
+        kept=config.kept or 1 - config.branch**2, features=config.features)
+
+
+def _measured(net: Network, keys: Any) -> np.ndarray:
+    """Means over groups of draws, ``[groups, part]``."""
+    def one(key: Any) -> Any:
+        y = net.apply(net.init(key), jnp.asarray(net.example[0]))[0]
+        return _likeness(y @ y.T / y.shape[-1])
+
+    return np.asarray(jax.jit(lambda keys: jax.lax.map(lambda some: jax.vmap(one)(some).mean(0), keys))(keys), np.float64)
+
+
+def claims(found: xr.Dataset) -> list[Claim]:
+    """Token moments are those measured; without a stream tokens collapse; uniform attention leaves 1 - alpha² of what tells them apart."""
+    lines, last = [], found.sizes["layer"]
+    for kind in found["kind"].values:
+        one = found.sel(kind=kind)
+        margin = 0.1 + 4.0 * last / found.attrs["features"]
+        lines.append(agrees(f"{kind}: measured over predicted token moments", one.predicted, one.measured, one.stderr, margin))
+    apart = found.predicted.sel(part="square") - found.predicted.sel(part="mean")
+    before = float(found.start.sel(part="square") - found.start.sel(part="mean"))
+    uniform = np.concatenate([[before], apart.sel(kind="uniform").values])
+    lines.append(same("uniform, alpha: share of what tells tokens apart that a layer keeps", found.attrs["kept"],
+                      float(np.mean(uniform[1:] / uniform[:-1])), 1e-5))
+    relative = apart / found.predicted.sel(part="square")
+    stream, plain = (float(relative.sel(kind=kind)[-1]) for kind in ("residual", "plain"))
+    plain = max(plain, float(found.uncertain.sel(kind="plain")[-1] / found.predicted.sel(kind="plain", part="square")[-1]))  # at most
+    return [*lines, above("plain: share that tells tokens apart at the start over that at the end", 10, before / plain, 0),
+            above("residual over plain: share that tells tokens apart at the end", 3, stream / plain, 0)]
+
+
+def draw(found: xr.Dataset) -> Any:
+    """The share of a token's mean square that tells it from the others."""
+    figure, (axes,) = drawing.panels()
+    for k, kind in enumerate(found["kind"].values):
+        one = found.sel(kind=kind)
+        shares = [1 - one[c].sel(part="mean") / one[c].sel(part="square") for c in ("predicted", "measured")]
+        drawing.curve(axes, found.layer, *shares, one.stderr.sel(part="mean") / one.measured.sel(part="square"), str(kind), k)
+    drawing.labelled(axes, "layer", "share that tells tokens apart", "y")
+    return figure
+
+
+__all__ = ["Config", "PRESETS", "claims", "compute", "draw"]
