@@ -33,7 +33,8 @@ class Config(frame.Config):
     Attributes:
         init: of the kernels.
         assumed: of the kernels of which the prediction is made, ``init`` where it is empty.
-        activation: ``"relu"`` or ``"tanh"``.
+        activation: ``"tanh"`` or ``"relu"``, whose units have no first update where they are silent on a whole minibatch: the prediction,
+            which is for normal gradients, is above the update measured then.
         width, depth: of the hidden layers, and their number.
         examples, minibatch: images, and of them in a minibatch.
         steps: of Adam.
@@ -42,7 +43,7 @@ class Config(frame.Config):
 
     init: str = "he"
     assumed: str = ""
-    activation: str = "relu"
+    activation: str = "tanh"
     width: int = 256
     depth: int = 2
     examples: int = 16
@@ -117,7 +118,7 @@ def _held(config: Config, draw: Any) -> dict[str, Any]:
         _, state = rule.update(drawn(step), state)
     corrected = optax.tree.bias_correction(state[0].nu, 0.999, state[0].count)  # type: ignore[index]
 
-    def squares(tree: dict[str, Any]) -> Any:
+    def squares(tree: Any) -> Any:
         return jnp.stack([jnp.mean(v**2) for v in tree.values()])
 
     return {"full": squares(gradients(np.arange(config.examples))), "minibatch": squares(first),

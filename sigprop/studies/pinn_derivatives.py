@@ -175,8 +175,8 @@ def claims(found: xr.Dataset) -> list[Claim]:
             squares = [p for p in found.pair.values if p != "u_tt u_xx"]
             margin = 0.1 + 8.0 * (depth - 1) / found.attrs["width"]
             for title, column, where in (("E[derivative²]", "moment", {"pair": squares}), ("E[residual²]", "residual", {})):
-                picked = [one[f"{column}{suffix}"].sel(where) for suffix in ("", "_measured", "_stderr")]
-                lines.append(agrees(f"{name}: measured over predicted {title}", *picked, margin))
+                theory, mean, error = (one[f"{column}{suffix}"].sel(where) for suffix in ("", "_measured", "_stderr"))
+                lines.append(agrees(f"{name}: measured over predicted {title}", theory, mean, error, margin))
             if depth == 1:
                 lines.append(same(f"{name}: E[u_tt u_xx] / E[u_tt²] at the origin", found.attrs["third"], float(one.third), 1e-5))
     return lines

@@ -142,8 +142,8 @@ def draw(found: xr.Dataset) -> Any:
     figure, (axes,) = drawing.panels()
     for k, kind in enumerate(found["kind"].values):
         one = found.sel(kind=kind)
-        shares = [1 - one[c].sel(part="mean") / one[c].sel(part="square") for c in ("predicted", "measured")]
-        drawing.curve(axes, found.layer, *shares, one.stderr.sel(part="mean") / one.measured.sel(part="square"), str(kind), k)
+        theory, mean = (1 - one[c].sel(part="mean") / one[c].sel(part="square") for c in ("predicted", "measured"))
+        drawing.curve(axes, found.layer, theory, mean, one.stderr.sel(part="mean") / one.measured.sel(part="square"), str(kind), k)
     drawing.labelled(axes, "layer", "share that tells tokens apart", "y")
     return figure
 
