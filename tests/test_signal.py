@@ -43,7 +43,8 @@ IMAGES = np.random.default_rng(0).standard_normal((3, 8, 8, 3)).astype(np.float3
 TOKENS = np.random.default_rng(0).integers(0, 50, (2, 5))
 
 
-@pytest.mark.parametrize(("model", "x"), [(CNN, IMAGES), (LanguageModel(), TOKENS)], ids=["cnn", "language model"])
+@pytest.mark.parametrize(("model", "x"), [
+    pytest.param(CNN, IMAGES, marks=pytest.mark.slow, id="cnn"), pytest.param(LanguageModel(), TOKENS, id="language model")])
 def test_prediction_agrees_with_measurement(model, x):
     net = sp.network(model, x)
     predicted, measured = sp.propagate(net, x, backward=True), sp.measure(net, x, seeds=64, backward=True)

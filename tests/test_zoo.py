@@ -23,7 +23,7 @@ ALLOWANCE = 4
 GROUP = 4
 SLOW = {"MBConv with squeeze-excite", "U-Net with max-pooling", "Weight-standardized ResNet",
         "Causal language model", "Llama-like language model", "ViT", "LSTM classifier", "MobileNet", "ResNet", "MLP-Mixer",
-        "DenseNet", "WaveNet-like causal stack", "Flax documentation CNN (linen)", "U-Net"}
+        "DenseNet", "WaveNet-like causal stack", "Flax documentation CNN (linen)", "U-Net", "ConvNeXt", "Zero-gamma ResNet"}
 SCALED = ("Tanh MLP", "Weight-normalized MLP", "Pure-function MLP")
 
 
