@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from sigprop.engine.build import Pool
 
 
+_DEPENDENT = ("weights are used again, transposed, and what they multiply depends on them without a sign of its own (tied weights, a "
+              "read-out that the forward pass uses) and not entry by entry: gradient independence fails. Draw the weights independently.")
+
+
 def independent_copies(pool: Pool, factors: Sequence[Occurrence], dims: Sequence[Dim], summed: Sequence[Dim],
                        narrow: int) -> tuple[list[Occurrence], list[Node]]:
     """``factors`` of a sum over the positions past ``dims``, with copies of the weights that the other factors hold, and what is to be
@@ -50,8 +54,10 @@ def independent_copies(pool: Pool, factors: Sequence[Occurrence], dims: Sequence
             copy, met = _copy(pool, leaf, (weight, index), beside, len(dims), narrow)
             if copy is not leaf:
                 out[k] = _replaced(pool, out[k][0], leaf, copy), index
-            if met:
-                added += _reaction(pool, (weight, index), met, beside, dims, summed)
+            terms = _reaction(pool, (weight, index), met, beside, dims, summed) if met else []
+            if terms and copy is leaf:
+                raise Unsound(_DEPENDENT)  # what is added stands beside an independent copy
+            added += terms
     return out, added
 
 
@@ -60,9 +66,7 @@ def _reaction(pool: Pool, weight: Occurrence, leaves: set[Leaf], beside: Sequenc
     try:
         return reaction(pool, weight, leaves, beside, dims, summed)
     except Inexpressible:
-        raise Unsound("weights are used again, transposed, and what they multiply depends on them without a sign of its own (tied "
-                      "weights, a read-out that the forward pass uses) and not entry by entry: gradient independence fails. Draw the "
-                      "weights independently.") from None
+        raise Unsound(_DEPENDENT) from None
 
 
 def _copy(pool: Pool, leaf: Leaf, weight: Occurrence, beside: Sequence[Occurrence], count: int, narrow: int) -> tuple[Leaf, set[Leaf]]:

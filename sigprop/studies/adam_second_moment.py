@@ -22,6 +22,7 @@ from sigprop.predict import adam_second_moment
 from sigprop.studies import drawing, frame
 from sigprop.studies.frame import Claim, above, agrees
 from sigprop.studies.study import initializer
+from sigprop.studies.training import cross_entropy
 
 _ACTS = {"relu": nnx.relu, "tanh": nnx.tanh}
 
@@ -64,17 +65,16 @@ class Config(frame.Config):
 PRESETS = {"quick": Config(), "paper": Config(width=1024, depth=4, examples=64, minibatch=8, steps=20, seeds=1024)}
 
 
-def loss(y: Any, labels: Any) -> Any:
-    """Cross-entropy, the mean over examples."""
-    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(y), labels[:, None], 1))
+def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:
+    return inputs.load("digits", config.examples, None, 2), inputs.digit_labels()[:config.examples]
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``parameter``: E[g²] of the batch and of a minibatch, nu_hat after the steps and the mean square of the first update, predicted
     and measured with optax; ``starved``, whether epsilon rules the steps, at 1e-8 and at the config's."""
-    x = inputs.load("digits", config.examples, None, 2)
-    labels = np.arange(config.examples, dtype=np.int32) % 10  # scikit-learn's first digits are 0, 1, ..., 9, 0, ...
-    asked = partial(adam_second_moment, _network(config, config.assumed or config.init, x), loss, (x, labels), batch_size=config.minibatch)
+    x, labels = _data(config)
+    net = _network(config, config.assumed or config.init, x)
+    asked = partial(adam_second_moment, net, cross_entropy, (x, labels), batch_size=config.minibatch)
     small, large = asked(steps=config.steps), asked(steps=config.steps, eps=config.epsilon)
     paths = list(small)
     found = frame.drawn({"draw": range(config.seed, config.seed + config.seeds)}, partial(_held, config), out, "adam_second_moment",
@@ -101,13 +101,12 @@ def _held(config: Config, draw: Any) -> dict[str, Any]:
         import optax
     except ImportError as error:
         raise MissingDependency("Adam's real state needs optax: pip install 'sigprop[studies]'") from error
-    x = inputs.load("digits", config.examples, None, 2)
-    labels, key = np.arange(config.examples, dtype=np.int32) % 10, jax.random.key(draw)
+    (x, labels), key = _data(config), jax.random.key(draw)
     net = _network(config, config.init, x)
     params, rule = net.init(key), optax.adam(1e-3)
 
     def gradients(chosen: Any) -> dict[str, Any]:
-        return loss_gradients(net, loss, params, (jnp.asarray(x)[chosen],), (jnp.asarray(labels)[chosen],))
+        return loss_gradients(net, cross_entropy, params, (jnp.asarray(x)[chosen],), (jnp.asarray(labels)[chosen],))
 
     def drawn(step: int) -> dict[str, Any]:
         return gradients(jax.random.choice(jax.random.fold_in(key, step), config.examples, (config.minibatch,), replace=False))
@@ -148,4 +147,4 @@ def draw(found: xr.Dataset) -> Any:
     return figure
 
 
-__all__ = ["Config", "PRESETS", "claims", "compute", "draw", "loss"]
+__all__ = ["Config", "PRESETS", "claims", "compute", "draw"]

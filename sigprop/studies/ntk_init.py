@@ -65,8 +65,8 @@ def _network(init: str, widths: list[int], x: np.ndarray) -> Network:
 
 
 def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.arange(config.examples) % 2  # scikit-learn's first digits are 0, 1, ..., 9, 0, ...
-    return inputs.load("digits", config.examples, None, 2), (1.0 - 2.0 * labels)[:, None]
+    parity = inputs.digit_labels()[:config.examples] % 2
+    return inputs.load("digits", config.examples, None, 2), (1.0 - 2.0 * parity)[:, None]
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:

@@ -58,17 +58,17 @@ PRESETS = {"quick": Config(), "paper": Config(layers=6, tokens=16, features=512,
 
 
 class _Stack(nnx.Module):
-    """Attention with or without a residual stream, whose logits are multiplied by ``sharpness``."""
+    """Attention with or without a residual stream; ``uniform`` where its logits vanish."""
 
-    def __init__(self, config: Config, layers: int, branch: float | None, sharpness: float, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Config, layers: int, branch: float | None, uniform: bool, rngs: nnx.Rngs) -> None:
         init = initializer(config.init)
-        self.layers = nnx.List([nn.SelfAttention(config.features, config.heads, kernel_init=init, power=0.5, rngs=rngs)
+        self.layers = nnx.List([nn.SelfAttention(config.features, config.heads, kernel_init=init, rngs=rngs)
                                 for _ in range(layers)])
-        self.branch, self.sharpness = branch, sharpness
+        self.branch, self.uniform = branch, uniform
 
     def __call__(self, x: Any) -> Any:
         for layer in self.layers:
-            y = layer(x) if self.sharpness else layer.out(_values(layer, x))
+            y = layer.out(_values(layer, x)) if self.uniform else layer(x)
             x = y if self.branch is None else (1 - self.branch**2) ** 0.5 * x + self.branch * y
         return x
 
@@ -80,8 +80,8 @@ def _values(layer: nn.SelfAttention, x: Any) -> Any:
 
 def _network(config: Config, layers: int, kind: str) -> Network:
     x = unit_inputs((1, config.tokens, config.features), config.seed)
-    branch, sharpness = (None if kind == "plain" else config.branch), float(kind != "uniform")
-    return network(lambda rngs: _Stack(config, layers, branch, sharpness, rngs), x)
+    branch = None if kind == "plain" else config.branch
+    return network(lambda rngs: _Stack(config, layers, branch, kind == "uniform", rngs), x)
 
 
 def _likeness(covariance: Any) -> Any:
@@ -132,7 +132,7 @@ def claims(found: xr.Dataset) -> list[Claim]:
                       float(np.mean(uniform[1:] / uniform[:-1])), 1e-5))
     relative = apart / found.predicted.sel(part="square")
     stream, plain = (float(relative.sel(kind=kind)[-1]) for kind in ("residual", "plain"))
-    plain = max(plain, float(found.uncertain.sel(kind="plain")[-1] / found.predicted.sel(kind="plain", part="square")[-1]))  # at most
+    plain = max(plain, float(found.uncertain.sel(kind="plain")[-1] / found.predicted.sel(kind="plain", part="square")[-1]))
     return [*lines, above("plain: share that tells tokens apart at the start over that at the end", 10, before / plain, 0),
             above("residual over plain: share that tells tokens apart at the end", 3, stream / plain, 0)]
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -23,7 +21,7 @@ from sigprop.studies import drawing, frame
 from sigprop.studies.frame import Claim, above, agrees, same
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import initializer, measure, predict, unit_inputs
-from sigprop.studies.training import trained
+from sigprop.studies.training import cross_entropy, trained
 
 _STARTS = ("gamma", "skip_init", "rezero", "fixup", "layer_scale", "plain")
 
@@ -89,11 +87,8 @@ def train(study: Study, steps: int = 200, learning_rate: float = 1e-3, batch_siz
     """
     images, labels = load("digits", 1797, (8, 8, 1), 2), digit_labels()
 
-    def entropy(y: Any, t: Any) -> Any:
-        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(y), t[:, None], -1))
-
     net = study.on(images[:batch_size])
-    return trained(net, (images,), labels, entropy, steps, learning_rate, batch_size, key, watch=study.scales())
+    return trained(net, (images,), labels, cross_entropy, steps, learning_rate, batch_size, key, watch=study.scales())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,11 @@ from sigprop.init.checks import check_number, check_whole
 from sigprop.network import Network, parameter_paths
 
 
+def cross_entropy(y: Any, labels: Any) -> Any:
+    """Of logits ``[n, classes]`` and whole numbers ``[n]``, the mean over examples."""
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(y), labels[:, None], -1))
+
+
 def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: Callable[[Any, Any], Any], steps: int,
             learning_rate: float, batch_size: int, key: Any = None, watch: Sequence[str] = ()) -> xr.Dataset:
     """Train the trained parameters of ``net`` on random minibatches.
