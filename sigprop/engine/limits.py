@@ -16,6 +16,7 @@ import numpy as np
 from sigprop.arrays import concrete
 from sigprop.engine.labels import Label, add, aligned, contract, is_nothing, multiply
 from sigprop.engine.means import NARROW, least
+from sigprop.engine.mixing import unknown_share
 from sigprop.engine.nodes import (
     Add,
     Const,
@@ -211,7 +212,8 @@ def _participation(node: Node, index: Sequence[int], summed: Sequence[int]) -> f
 
 
 def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node:
-    given = _given_shared(pool, child, summed, dims)
+    left = unknown_share(pool, child, [len(dims) + k for k, d in enumerate(summed) if d.kind == "chan"])
+    given = _given_shared(pool, child, summed, dims, left)
     if given is not None:
         return given
     array, used, note = pool.query.mean_of_sum(child, summed, dims)
@@ -219,7 +221,7 @@ def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...]
     if spread > _SHARED:
         return _sum(pool, child, summed, dims, ("shared",), shared=True)  # stays random, kept to be asked for its moments
     drawn = 0.0 if note.spread else fluctuation(pool.query, child, len(dims))  # what was normalized before does not fluctuate again
-    note = Note.of((note, Note(spread)))._replace(spread=drawn)
+    note = Note.of((note, Note(spread), Note(left)))._replace(spread=drawn)
     return pool._lift((pool.const(array, [dims[i] for i in used], note), tuple(used)), dims)
 
 
@@ -271,8 +273,10 @@ def _check_traced(node: Node, along: Sequence[int]) -> None:
                       "predict outside of jax.jit and jax.vmap")
 
 
-def _given_shared(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Node | None:
+def _given_shared(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: tuple[Dim, ...], left: Any) -> Node | None:
     """Sum over channels of a product of two Gaussian fields whose channels share a random part; ``None`` for any other.
+
+    ``left`` is the relative error of taking what is independent at its mean.
 
     Given the shared parts ``m`` and ``m'``, which are the fields' own means over channels, the rest is independent between channels:
     ``mean_c z_c z'_c = m m' + E[z_c z'_c] - E[z_c z'_c']`` with ``c`` and ``c'`` apart (de Finetti).
@@ -296,7 +300,7 @@ def _given_shared(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: 
     rest = contract([add([same, other._replace(array=-other.array)])], wide)
     used = tuple(sorted(la.number for la in rest.labels if isinstance(la, Label)))
     array = aligned(rest._replace(array=rest.plain()), [Label(j, dims[j].kind, dims[j].size) for j in used])
-    constant = pool.const(array, [dims[j] for j in used], rest.note)
+    constant = pool.const(array, [dims[j] for j in used], Note.of((rest.note, Note(left))))
     means = [whole(pool.sum(f, summed, dims)) for f in fields]
     product = pool.mul([(pool.const(np.asarray(1.0 / prod(d.size for d in summed)), ()), ()), *means], dims)
     return pool.add([(constant, used), whole(product)], dims)
