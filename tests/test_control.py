@@ -49,6 +49,7 @@ def test_the_same_measurement_with_less_noise(name, width=256, seeds=256):
     assert (noise > 10 * error)[random].all(), noise / error
 
 
+@pytest.mark.slow
 def test_exactly_explained_values_have_no_error():
     """A ReLU network without norm: second moments have no finite-width correction, and the controls explain every fluctuation."""
     net, x = ZOO["Masked MLP"].network(32), ZOO["Masked MLP"].inputs()

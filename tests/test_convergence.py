@@ -76,7 +76,7 @@ def bootstrapped(widths, errors, draws=400):
 
 
 @pytest.mark.parametrize(("model", "parameterization", "widths", "seeds", "margin"), [
-    pytest.param(*case, marks=pytest.mark.slow if case[-1] == SLOW or case[0] == "cnn" else ()) for case in CASES])
+    pytest.param(*case, marks=pytest.mark.slow if case[-1] == SLOW or case[0] != "mlp" else ()) for case in CASES])
 def test_empirical_kernel_converges_as_one_over_root_width(model, parameterization, widths, seeds, margin):
     build, shape = MODELS[model]
     x = np.random.default_rng(0).standard_normal((4, *shape)).astype(np.float32)

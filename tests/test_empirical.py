@@ -180,7 +180,7 @@ COSTLY = ("cnn", "pre-norm", "attention")
 
 
 @pytest.mark.parametrize(("name", "outputs", "methods"), [
-    *((name, "trace", METHODS) for name in MODELS if name not in COSTLY), ("pre-norm", "trace", ("auto",)), ("sites", "full", ("auto",)),
+    *((name, "trace", METHODS) for name in MODELS if name not in COSTLY), ("sites", "full", ("auto",)),
     *(pytest.param(name, "trace", METHODS, marks=pytest.mark.slow) for name in COSTLY),
     *(pytest.param(name, "full", METHODS, marks=pytest.mark.slow) for name in ("cnn", "sites"))])
 def test_equals_contracted_jacobians(name, outputs, methods):

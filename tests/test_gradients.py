@@ -129,7 +129,7 @@ CASES = {  # model of a width, inputs, narrower width
     "embedding": (Embedded, TOKENS, 128), "attention": (Attention, TOKENS, 96), "shared weights": (Shared, ROWS, 128),
     "convolutions": (Convolutions, IMAGES, 96), "depthwise": (lambda n: Convolutions(n, True), IMAGES, 96),
 }
-FAST = ("tanh", "concatenated")
+FAST = ("tanh",)
 
 
 def measured(net, x, seeds, group=16):

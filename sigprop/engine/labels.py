@@ -285,10 +285,11 @@ def unlinked(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> list[Named
     if any(map(is_nothing, factors)):
         return [NOTHING]
     plain, left, same = _plain(factors, summed)
-    first, *rest = connected(plain, lambda f, g: left & set(f.labels) & set(g.labels)) or [[]]
-    elsewhere = {label for group in rest for f in group for label in f.labels}
-    return [_contracted(first, left - elsewhere, same), *(_contracted(group, left & elsewhere & set(union(f.labels for f in group)), ())
-                                                          for group in rest)]
+    groups = connected(plain, lambda f, g: left & set(f.labels) & set(g.labels))
+    within = [left & set(union(f.labels for f in group)) for group in groups]
+    found = [_contracted(group, labels, ()) for group, labels in zip(groups, within, strict=True)]
+    lost = left.difference(*within)  # labels that nothing has: a number, which stays apart as all numbers do
+    return [*found, _contracted([], lost, same)] if lost or same or not found else found
 
 
 def _plain(factors: Sequence[Named], summed: Sequence[AnyLabel]) -> tuple[list[Named], set[AnyLabel], tuple]:

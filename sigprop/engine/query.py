@@ -143,8 +143,8 @@ class Query:
             self.depth += 1
             try:
                 products = self._products(plain)
-                nested = len(products) <= _TERMS and all(map(_nested, products))
-                memo["open", key] = products if nested else [[add([joined(p, ()) for p in products])]]
+                apart = len(products) == 1 and _multiple(products[0]) or len(products) <= _TERMS and all(map(_nested, products))
+                memo["open", key] = products if apart else [[add([joined(p, ()) for p in products])]]
             finally:
                 self.depth -= 1
         return [[_named(found, back) for found in product] for product in memo["open", key]]
@@ -517,6 +517,11 @@ def _nested(product: Sequence[Named | Drawn]) -> bool:
         return False
     arrays = [set(f.labels) for f in product if isinstance(f, Named) and f.labels]
     return len(arrays) == 2 and (arrays[0] < arrays[1] or arrays[1] < arrays[0])
+
+
+def _multiple(product: Sequence[Named | Drawn]) -> bool:
+    """Whether a product is one array and numbers, which stay outside of sums over it."""
+    return len(product) > 1 and sum(not isinstance(f, Named) or bool(f.labels) for f in product) == 1
 
 
 def _waits(factors: Sequence[Factor]) -> bool:

@@ -16,7 +16,9 @@ from sigprop.engine.labels import aligned, contract
 from sigprop.engine.query import Query
 from sigprop.engine.values import labelled
 from sigprop.errors import InvalidInput, SigpropError, Unsound
+from sigprop.infinite.apart import apart
 from sigprop.infinite.tangent import PARAMETERIZATIONS, by_path, derivative, leaf_of, rates, tangents
+from sigprop.infinite.tiles import tiled, worthwhile
 from sigprop.network import Network, check_inputs, check_pair, parameters
 from sigprop.tracing import rolled
 from sigprop.types import EXACT, METHODS, Kernel, Note
@@ -64,7 +66,10 @@ def infinite_kernel(net: Network, parameterization: str = "standard", learning_r
         if x2 is not None:
             check_pair(x1, x2)
         traced = not all(map(concrete, jax.tree.leaves((x1, x2))))
-        return (rolled(compute) if traced else compute)(x1, x2)
+        if not traced:
+            return compute(x1, x2)
+        cut = diagonal is False and worthwhile(x1, x2) and apart(net, *(x1 if isinstance(x1, tuple) else (x1,)))
+        return tiled(rolled(compute), x1, x2) if cut else rolled(compute)(x1, x2)
 
     def compute(x1: Any, x2: Any) -> Kernel:
         context = Context(rules)
