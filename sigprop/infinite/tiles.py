@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,38 +28,31 @@ def tiled(kernel: Callable[[Any, Any], Kernel], x1: Any, x2: Any) -> Kernel:
     symmetric = x2 is None
     rows, columns = _cut(x1), _cut(x1 if symmetric else x2)
     m, n = _examples(rows), _examples(columns)
-    pairs = [(i, j) for i in range(m) for j in range(n) if not symmetric or i < j]
-    both, shapes = _program(kernel, _at(rows, 0), _at(columns, 0))
-    made = jax.tree.map(lambda s: jnp.zeros((m * s.shape[0], n * s.shape[1], *s.shape[2:]) if s.shape else (), s.dtype), shapes)
+    places = np.array([(i, j) for i in range(m) for j in range(n) if not symmetric or i < j])
+    both, _ = _program(kernel, _at(rows, 0), _at(columns, 0))
+    made = [(places, jax.lax.map(lambda p: both(_at(rows, p[0]), _at(columns, p[1])), places))]
     if symmetric:
         own, _ = _program(lambda a: kernel(a, None), _at(rows, 0))
-        made = _filled(made, np.array([(i, i) for i in range(m)]), lambda i, j: own(_at(rows, i)), mirrored=False)
-    made = _filled(made, np.array(pairs), lambda i, j: both(_at(rows, i), _at(columns, j)), mirrored=symmetric)
-    return jax.tree.map(lambda a: a[:_examples(x1), :_examples(x1 if symmetric else x2)] if a.ndim else a, made)
+        made += [(places[:, ::-1], jax.tree.map(_transposed, made[0][1])), (np.arange(m)[:, None].repeat(2, 1), jax.lax.map(own, rows))]
+    whole = jax.tree.map(lambda *parts: _assembled([p for p, _ in made], parts, (m, n)), *(tile for _, tile in made))
+    return jax.tree.map(lambda a: a[:_examples(x1), :_examples(x1 if symmetric else x2)] if a.ndim else a, whole)
 
 
-def _filled(made: Kernel, places: np.ndarray, tile: Callable[[Any, Any], Kernel], mirrored: bool) -> Kernel:
-    """With the tiles at some places, and mirrored ones; errors are those of the worst."""
-    def step(made: Kernel, place: Any) -> tuple[Kernel, None]:
-        def put(total: Any, one: Any) -> Any:
-            if not one.ndim:
-                return jnp.maximum(total, one)
-            total = _placed(total, one, *place)
-            return _placed(total, _transposed(one), *place[::-1]) if mirrored else total
-
-        return jax.tree.map(put, made, tile(*place)), None
-
-    return jax.lax.scan(step, made, places)[0]
+def _assembled(places: Sequence[np.ndarray], tiles: Sequence[Any], count: tuple[int, int]) -> Any:
+    """One array of tiles ``[place, n1, n2, ...]``; of errors the largest."""
+    if tiles[0].ndim == 1:
+        return jnp.max(jnp.concatenate(tiles))
+    _, n1, n2, *sites = tiles[0].shape
+    out = jnp.zeros((count[0], n1, count[1], n2, *sites), tiles[0].dtype)
+    for where, part in zip(places, tiles, strict=True):
+        out = out.at[where[:, 0], :, where[:, 1]].set(part)
+    return out.reshape(count[0] * n1, count[1] * n2, *sites)
 
 
-def _placed(total: Any, tile: Any, i: Any, j: Any) -> Any:
-    return jax.lax.dynamic_update_slice(total, tile, (i * tile.shape[0], j * tile.shape[1], *[0] * (tile.ndim - 2)))
-
-
-def _transposed(tile: Any) -> Any:
-    """``[n1, n2, *sites1, *sites2]`` with the sides exchanged."""
-    half = tile.ndim // 2 + 1
-    return jnp.transpose(tile, (1, 0, *range(half, tile.ndim), *range(2, half)))
+def _transposed(tiles: Any) -> Any:
+    """``[place, n1, n2, *sites1, *sites2]`` with the sides exchanged; errors have none."""
+    half = (tiles.ndim + 3) // 2
+    return tiles if tiles.ndim == 1 else jnp.transpose(tiles, (0, 2, 1, *range(half, tiles.ndim), *range(3, half)))
 
 
 def _program(function: Callable[..., Kernel], *x: Any) -> tuple[Callable[..., Kernel], Any]:
