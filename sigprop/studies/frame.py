@@ -88,6 +88,12 @@ def agrees(name: str, predicted: Any, measured: Any, stderr: Any, margin: float)
     return Claim(f"{name}, within {margin:.0%}", 1.0, float(ratio[k]), float(spread[k]), bool(reach[k] <= margin))
 
 
+def near(name: str, expected: float, found: Any, stderr: Any, margin: float) -> Claim:
+    """A measured number equals a known one within ``margin``, which is absolute: as :func:`agrees` tests it."""
+    reach = abs(float(found) - expected) + stats.norm.isf(FALSE_PASS) * float(stderr)
+    return Claim(f"{name}, within {margin:g}", float(expected), float(found), float(stderr), bool(reach <= margin))
+
+
 def above(name: str, bound: float, found: Any, error: Any) -> Claim:
     """A number beyond ``bound``, by more than its error allows for at ``FALSE_PASS``."""
     return Claim(f"{name}, more than", float(bound), float(found), float(error), bool(found - stats.norm.isf(FALSE_PASS) * error > bound))
@@ -180,4 +186,5 @@ def written(config: Config) -> str:
     return json.dumps(asdict(config), sort_keys=True)
 
 
-__all__ = ["Claim", "Config", "above", "agrees", "changed", "drawn", "hint", "layers", "over", "pixel_axes", "same", "slope", "written"]
+__all__ = ["Claim", "Config", "above", "agrees", "changed", "drawn", "hint", "layers", "near", "over", "pixel_axes", "same", "slope",
+           "written"]
