@@ -26,7 +26,7 @@ def panels(count: int = 1) -> tuple[Any, list[Any]]:
     axes = [figure.add_subplot(1, count, k + 1) for k in range(count)]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
-        one.tick_params(labelsize=8)
+        one.tick_params(labelsize=8, which="both")
     return figure, axes
 
 
@@ -41,12 +41,13 @@ def curve(axes: Any, x: Any, predicted: Any, measured: Any, stderr: Any, label: 
 
 
 def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
-    """Names of the axes, a legend, and logarithmic axes: ``"x"``, ``"y"`` or ``"xy"``."""
+    """Names of the axes, a legend where lines have names, and logarithmic axes: ``"x"``, ``"y"`` or ``"xy"``."""
     axes.set_xlabel(x, fontsize=8)
     axes.set_ylabel(y, fontsize=8)
     for letter in log:
         getattr(axes, f"set_{letter}scale")("log")
-    axes.legend(frameon=False, fontsize=7)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=7)
 
 
 __all__ = ["COLOURS", "curve", "labelled", "panels"]
