@@ -46,6 +46,8 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
     axes.set_ylabel(y, fontsize=8)
     for letter in log:
         getattr(axes, f"set_{letter}scale")("log")
+    if "x" not in log and all(np.issubdtype(type(x), np.number) and x == round(x) for line in axes.lines for x in line.get_xdata()):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=7)
 

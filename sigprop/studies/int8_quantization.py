@@ -59,7 +59,7 @@ class Config(frame.Config):
 PRESETS = {"quick": Config(), "paper": Config(depth=8, width=4096, trained=32, units=256, steps=1000, seeds=128)}
 _KNOWN = {("gaussian", "int8"): (3.92, 40.5), ("gaussian", "int4"): (2.474, 18.9), ("rectified", "int8"): (4.215, 46.0),
           ("rectified", "int4"): (2.899, 24.3)}  # clip in units of sigma, SQNR in decibels
-_SCALES = ("none", "calibrated", "theory", "theory at the start")
+_SCALES = ("none", "calibrated", "theory", "initial laws")
 _SEEN = 1200  # images that are trained on; the others count for accuracies
 _LAWS = {"gaussian": precision.normal, "rectified": precision.rectified}
 
@@ -79,7 +79,9 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         "measured": two.sqnr,
         "stderr": two.sqnr_stderr,
         "scale": one.scale.isel(granularity=0) if "granularity" in one.scale.dims else one.scale,
-        "saturation": two.saturation,
+        "clipped": one.saturation,
+        "clipped_measured": two.saturation,
+        "clipped_stderr": two.saturation_stderr,
     }
     found = {name: (("node", "format"), np.asarray(v.transpose("node", "format"))[nodes]) for name, v in columns.items()}
     known = {
@@ -139,6 +141,9 @@ def claims(found: xr.Dataset) -> list[Claim]:
     for kind in found.format.values:
         one = found.sel(format=kind)
         lines.append(agrees(f"{kind}: measured over predicted SQNR in dB, of every layer", one.predicted, one.measured, one.stderr, 0.05))
+    four = found.sel(format="int4")
+    lines.append(agrees("int4: measured over predicted share that is clipped, of every layer", four.clipped, four.clipped_measured,
+                        four.clipped_stderr, 0.25))
     points = found.accuracy
     gap = points.sel(scales="theory") - points.sel(scales="calibrated")
     lost = points.sel(scales="none") - points.sel(scales="theory")
@@ -165,7 +170,7 @@ def draw(found: xr.Dataset) -> Any:
         one = gap.sel(scales=name)
         drawing.curve(right, [name], None, [one.mean()], [_error(one)], "", k)
     right.axhline(0, color="black", linewidth=0.8)
-    drawing.labelled(right, "scales from", "accuracy lost, points")
+    drawing.labelled(right, "scales from", "accuracy less that in float32, points")
     return figure
 
 
