@@ -99,6 +99,13 @@ def above(name: str, bound: float, found: Any, error: Any) -> Claim:
     return Claim(f"{name}, more than", float(bound), float(found), float(error), bool(found - stats.norm.isf(FALSE_PASS) * error > bound))
 
 
+def averaged(draws: Any) -> tuple[float, float]:
+    """The mean of a few normal draws ``[n]`` and its standard error, as much larger as Student's t needs to keep ``FALSE_PASS``."""
+    draws = np.asarray(draws, np.float64)
+    wider = stats.t.isf(FALSE_PASS, len(draws) - 1) / stats.norm.isf(FALSE_PASS)
+    return float(draws.mean()), float(draws.std(ddof=1) / len(draws) ** 0.5 * wider)
+
+
 def slope(x: Any, y: Any, error: Any) -> tuple[float, float]:
     """Of a straight line through points with independent standard errors, and its standard error."""
     x, weight = np.asarray(x, float), 1 / np.asarray(error, float) ** 2
@@ -186,5 +193,5 @@ def written(config: Config) -> str:
     return json.dumps(asdict(config), sort_keys=True)
 
 
-__all__ = ["Claim", "Config", "above", "agrees", "changed", "drawn", "hint", "layers", "near", "over", "pixel_axes", "same", "slope",
-           "written"]
+__all__ = ["Claim", "Config", "above", "agrees", "averaged", "changed", "drawn", "hint", "layers", "near", "over", "pixel_axes", "same",
+           "slope", "written"]

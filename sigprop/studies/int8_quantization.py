@@ -21,7 +21,7 @@ from sigprop.init.checks import check_whole
 from sigprop.inputs import digit_labels, load
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, above, agrees, near, same
+from sigprop.studies.frame import Claim, above, agrees, averaged, near, same
 from sigprop.studies.study import initializer
 from sigprop.studies.training import cross_entropy, fitted
 from sigprop.tracing import evaluate
@@ -44,7 +44,7 @@ class Config(frame.Config):
     depth: int = 3
     width: int = 1024
     sigma: float = 1.0
-    trained: int = 8
+    trained: int = 12
     units: int = 64
     steps: int = 400
     calibration: int = 256
@@ -144,18 +144,11 @@ def claims(found: xr.Dataset) -> list[Claim]:
     four = found.sel(format="int4")
     lines.append(agrees("int4: measured over predicted share that is clipped, of every layer", four.clipped, four.clipped_measured,
                         four.clipped_stderr, 0.25))
-    points = found.accuracy
-    gap = points.sel(scales="theory") - points.sel(scales="calibrated")
-    lost = points.sel(scales="none") - points.sel(scales="theory")
-    plain = points.sel(scales="none")
-    return [*lines, above("digits: accuracy before quantization, in percent", 90, plain.mean(), _error(plain)),
-            near("digits: accuracy with scales from theory less that with calibrated ones, in points", 0, gap.mean(), _error(gap), 0.5),
-            near("digits: accuracy before quantization less that with scales from theory, in points", 0, lost.mean(), _error(lost), 0.5)]
-
-
-def _error(found: xr.DataArray) -> float:
-    """Of the mean over classifiers."""
-    return float(found.std(ddof=1)) / len(found) ** 0.5
+    plain, calibrated, theory = (found.accuracy.sel(scales=name) for name in _SCALES[:3])
+    lines.append(above("digits: accuracy before quantization, in percent", 90, *averaged(plain)))
+    for name, other in (("with calibrated ones", calibrated), ("before quantization", plain)):
+        lines.append(near(f"digits: accuracy with scales from theory less that {name}, in points", 0, *averaged(theory - other), 0.5))
+    return lines
 
 
 def draw(found: xr.Dataset) -> Any:
@@ -168,7 +161,7 @@ def draw(found: xr.Dataset) -> Any:
     gap = found.accuracy - found.accuracy.sel(scales="none")
     for k, name in enumerate(_SCALES[1:]):
         one = gap.sel(scales=name)
-        drawing.curve(right, [name], None, [one.mean()], [_error(one)], "", k)
+        drawing.curve(right, [name], None, [one.mean()], [one.std(ddof=1) / len(one) ** 0.5], "", k)
     right.axhline(0, color="black", linewidth=0.8)
     drawing.labelled(right, "scales from", "accuracy less that in float32, points")
     return figure

@@ -23,7 +23,7 @@ from sigprop.init.checks import check_choice, check_number, check_whole
 from sigprop.network import Law, Network, network
 from sigprop.sparse.masks import changed
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, above, agrees, same
+from sigprop.studies.frame import Claim, above, agrees, averaged, same
 from sigprop.studies.study import initializer, unit_inputs
 from sigprop.studies.training import cross_entropy, fitted
 
@@ -196,11 +196,10 @@ def _won(found: xr.Dataset) -> list[Claim]:
     last = found.accuracy.isel(round=-1)
     name, lines = f"digits, {float(found.left[0, -1]):.1%} kept", []
     for control in _TRAINED[1:]:
-        gap = last.sel(trained="ticket") - last.sel(trained=control)
-        lines.append(above(f"{name}: accuracy of tickets less that with {control}", 0, gap.mean(), gap.std(ddof=1) / len(gap) ** 0.5))
+        gap = averaged(last.sel(trained="ticket") - last.sel(trained=control))
+        lines.append(above(f"{name}: accuracy of tickets less that with {control}", 0, *gap))
     kept = last.sel(trained="ticket") / found.accuracy.isel(round=0).sel(trained="ticket")
-    return [*lines, above(f"{name}: accuracy of tickets over that of the dense network", 0.85, kept.mean(),
-                          kept.std(ddof=1) / len(kept) ** 0.5)]
+    return [*lines, above(f"{name}: accuracy of tickets over that of the dense network", 0.85, *averaged(kept))]
 
 
 def draw(found: xr.Dataset) -> Any:
