@@ -46,10 +46,22 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
     axes.set_ylabel(y, fontsize=8)
     for letter in log:
         getattr(axes, f"set_{letter}scale")("log")
+        _ticks(getattr(axes, f"{letter}axis"))
     if "x" not in log and all(np.issubdtype(type(x), np.number) and x == round(x) for line in axes.lines for x in line.get_xdata()):
         axes.xaxis.get_major_locator().set_params(integer=True)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=7)
+
+
+def _ticks(axis: Any) -> None:
+    """Plain numbers at 1, 2 and 5 where there are few decades."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 __all__ = ["COLOURS", "curve", "labelled", "panels"]
