@@ -9,6 +9,8 @@ import numpy as np
 from sigprop.errors import MissingDependency
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe & Ito: told apart by the colour-blind
+_DASHES = ("-", (0, (5, 2)), (0, (2, 1)), (0, (6, 1, 1, 1)))  # of lines that coincide the lower ones are seen through the upper
+_MARKERS = "os^DvP*"
 _WIDTH, _HEIGHT = 3.4, 2.6  # inches, a column of a page
 
 
@@ -32,11 +34,11 @@ def panels(count: int = 1) -> tuple[Any, list[Any]]:
 
 def curve(axes: Any, x: Any, predicted: Any, measured: Any, stderr: Any, label: str, k: int) -> None:
     """The ``k``-th line: predicted ``[n]``, with the points measured on it; either may be ``None``."""
-    colour = COLOURS[k % len(COLOURS)]
+    colour, dash, marker = COLOURS[k % len(COLOURS)], _DASHES[k % len(_DASHES)], _MARKERS[k % len(_MARKERS)]
     if predicted is not None:
-        axes.plot(x, predicted, color=colour, linewidth=1.2, label=label)
+        axes.plot(x, predicted, color=colour, linestyle=dash, linewidth=1.2, label=label)
     if measured is not None:
-        axes.errorbar(x, measured, np.nan_to_num(stderr), fmt="o", color=colour, markersize=3, elinewidth=0.8, capsize=1.5,
+        axes.errorbar(x, measured, np.nan_to_num(stderr), fmt=marker, color=colour, markersize=3, elinewidth=0.8, capsize=1.5,
                       label=None if predicted is not None else label)
 
 
@@ -47,10 +49,19 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
     for letter in log:
         getattr(axes, f"set_{letter}scale")("log")
         _ticks(getattr(axes, f"{letter}axis"))
-    if "x" not in log and all(np.issubdtype(type(x), np.number) and x == round(x) for line in axes.lines for x in line.get_xdata()):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    _whole(axes)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=7)
+
+
+def _whole(axes: Any) -> None:
+    """Whole numbers where all on the x axis are."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = axes.xaxis.get_major_locator()
+    numbers = [x for line in axes.lines for x in line.get_xdata() if np.issubdtype(type(x), np.number)]
+    if isinstance(ticks, MaxNLocator) and numbers and all(x == round(x) for x in numbers):
+        ticks.set_params(integer=True)
 
 
 def _ticks(axis: Any) -> None:
