@@ -110,7 +110,7 @@ def _held(config: Config, draw: Any) -> dict[str, Any]:
         import optax
     except ImportError as error:
         raise MissingDependency("Adam's real state needs optax: pip install 'sigprop[studies]'") from error
-    (x, labels), key = _data(config), jax.random.key(draw)
+    (x, labels), key = _data(config), frame.draw_key(draw)
     net = _network(config, config.init, x)
     params, rule = net.init(key), optax.adam(1e-3)
 

@@ -96,7 +96,7 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 def _accuracies(config: Config, classifier: int) -> np.ndarray:
     """Of one classifier in float32 and in INT8, in percent."""
     fresh, x, labels, train = _classifier(config)
-    keys = jax.random.split(jax.random.key(classifier))
+    keys = jax.random.split(frame.draw_key(classifier))
     params = train(fresh.init(keys[0]), keys[1])
     net = network(fresh.apply, x[:8], params=params)
     wanted = precision.operands(net, x[:8])

@@ -19,7 +19,7 @@ from sigprop.infinite import infinite_kernel
 from sigprop.init.checks import check_whole
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, above, agrees, same, slope
+from sigprop.studies.frame import Claim, above, agrees, near, same, slope
 from sigprop.studies.study import initializer
 from sigprop.types import Kernel
 
@@ -113,7 +113,7 @@ def _distance(config: Config, width: int, draw: Any) -> Any:
     net = _network(config.first, [x.shape[1], *[width] * config.depth, 1], x)
     with jax.ensure_compile_time_eval():
         limit = infinite_kernel(net)(x).ntk
-    return spectra.relative_distance(empirical_kernel(net)(net.init(jax.random.key(draw)), x).ntk, limit)
+    return spectra.relative_distance(empirical_kernel(net)(net.init(frame.draw_key(draw)), x).ntk, limit)
 
 
 def _trained(config: Config, rate: Any, draw: Any) -> Any:
@@ -128,7 +128,7 @@ def _trained(config: Config, rate: Any, draw: Any) -> Any:
         value, slopes = jax.value_and_grad(lambda p: error(p) / 2)(params)
         return jax.tree.map(lambda p, g: p - rate * g, params, slopes), 2 * value
 
-    return jax.lax.scan(step, net.init(jax.random.key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
+    return jax.lax.scan(step, net.init(frame.draw_key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
@@ -142,7 +142,7 @@ def claims(found: xr.Dataset) -> list[Claim]:
     lines += [same(f"{d} hidden layers: NTK diagonal of {found.init.values[1]} over {found.init.values[0]}", 2.0**-d,
                    ratio.sel(depth=d), 1e-5 * 2.0**-d) for d in found.depth.values]
     power, error = slope(np.log(found.width), np.log(found.distance), found.distance_stderr / found.distance)
-    lines.append(same("power of the width in the distance of finite NTKs", -0.5, power, 0.1))
+    lines.append(near("power of the width in the distance of finite NTKs", -0.5, power, error, 0.1))
     start = float(found.loss[0])
     curve = 1 + (found.loss_measured - found.loss) / start
     title = "1 + (loss under gradient descent less that predicted) / loss at the start"

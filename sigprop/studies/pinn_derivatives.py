@@ -229,13 +229,13 @@ def _descended(config: Config, rate: Any, draw: Any) -> Any:
         value, slopes = jax.value_and_grad(cost)(params)
         return jax.tree.map(lambda p, g: p - rate / 2 * g, params, slopes), value
 
-    return jax.lax.scan(step, whole.init(jax.random.key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
+    return jax.lax.scan(step, whole.init(frame.draw_key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
 
 
 def _with_adam(config: Config, draw: Any) -> Any:
     """Losses of Burgers' equation under Adam on all points, of one draw."""
     whole, cost = _cost(config, "Burgers")
-    params, losses = whole.init(jax.random.key(draw)), []
+    params, losses = whole.init(frame.draw_key(draw)), []
     for first, last in zip((0, *config.steps[:-1]), config.steps, strict=True):
         params = fitted(lambda p, _: cost(p), params, jax.random.key(0), first, last, count=1, batch_size=1)
         losses.append(cost(params))

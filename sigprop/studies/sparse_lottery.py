@@ -110,7 +110,7 @@ def _halved(config: Config) -> Network:
 def _ticket(config: Config, ticket: int) -> dict[str, Any]:
     """Round by round the accuracy of one ticket, and of its two controls."""
     net, x, labels, train = _classifier(config)
-    keys = jax.random.split(jax.random.key(ticket), 4)
+    keys = jax.random.split(frame.draw_key(ticket), 4)
     params, other, scores = net.init(keys[0]), net.init(keys[1]), sparse.random(net, keys[2])
     run = partial(train, keys[3])
     accuracy = jax.jit(lambda p: jnp.mean(jnp.argmax(net.apply(p, x[_SEEN:]), -1) == labels[_SEEN:]))
