@@ -107,19 +107,21 @@ PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=512, steps=2000, 
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """log10 E[z²] ``(init, layer)``, predicted; of the narrow network E[z²] and E[g²], measured too; ``loss`` ``(init, step)``."""
+    """log10 E[z²] and log10 E[g²] ``(init, layer)``, predicted; of the narrow network E[z²] and E[g²], measured
+    too; ``loss`` ``(init, step)``."""
     def study(init: str, **sizes: int) -> Study:
         return Study(init=Normal(1e-4) if init == "small" else init, examples=2, **sizes)
 
     def point(init: str) -> dict[str, Any]:
-        one = predict(study(init, depth=config.depth), backward=False)
+        one = predict(study(init, depth=config.depth))
         loss = train(study(init, depth=config.depth - 2), config.steps, key=config.key)
-        return {"decades": one.log10_second_moment.values, "loss": loss.loss.values, "chance": loss.chance.item()}
+        return {"decades": one.log10_second_moment.values, "backward": one.log10_grad_variance.values, "loss": loss.loss.values,
+                "chance": loss.chance.item()}
 
     small = study(config.init, depth=8, width=config.width, bottleneck=config.narrow)
     one, other = predict(small), measure(small, config.seeds, config.key)
     found = frame.over({"init": list(dict.fromkeys((config.init, *config.others)))}, point, out, "deep_autoencoder",
-                       {"decades": ("layer",), "loss": ("step",)})
+                       {"decades": ("layer",), "backward": ("layer",), "loss": ("step",)})
     columns = {name: ("narrow", d[key].values) for key in ("second_moment", "grad_variance")
                for name, d, key in ((key, one, key), (f"{key}_measured", other, key), (f"{key}_stderr", other, f"{key}_stderr"))}
     return found.assign(columns).assign(widths=("narrow", np.array(small.widths[1:])))
@@ -128,11 +130,14 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 def claims(found: xr.Dataset) -> list[Claim]:
     """Glorot halves E[z²] in each square layer, He keeps it and alone learns; He's gradients follow n_out / n_in at a bottleneck."""
     kept, first = found.isel(init=0), str(found.init.values[0])
-    lines = [same(f"{first}: log10 of E[z²] of the last layer over that of the first", 0, kept.decades[-1] - kept.decades[0], 1e-4)]
+    lines = [same(f"{first}: log10 of E[z²] of the last layer over that of the first", 0, kept.decades[-1] - kept.decades[0], 1e-4),
+             same(f"{first}: log10 of E[g²] of the first layer over that of the last", 0, kept.backward[0] - kept.backward[-1], 1e-4)]
     for init, factor in (("xavier", 0.5), ("small", 0.0032)):
         if init in found.init.values[1:]:
             one = found.sel(init=init).decades.values
             lines.append(same(f"{init}: log10 of E[z²] after forty layers", 40 * np.log10(factor), one[40] - one[0], 1e-3))
+            one = found.sel(init=init).backward.values
+            lines.append(same(f"{init}: log10 of E[g²] after forty layers back", 40 * np.log10(factor), one[-41] - one[-1], 1e-3))
     lines.append(same(f"{first}, narrow: E[z²] of the code over that of the first layer", 1,
                       found.second_moment[len(found.narrow) // 2 - 1] / found.second_moment[0], 1e-5))
     growth = (found.grad_variance[:-1] / found.grad_variance[1:]).values * (found.widths[:-1] / found.widths[1:]).values
