@@ -255,7 +255,7 @@ def _of_kinds(found: xr.Dataset, init: str) -> list[Claim]:
                   over.kind_logit_variance * head / found.logit_variance[0], 4 * float(found.logit_error[0] / found.logit_variance[0])),
              same(f"{init}, causal: entropy of the first row", 0, causal.kind_row_measured[0], 1e-6),
              agrees(f"{init}, causal: measured over predicted entropy of each other row", rows.kind_row, rows.kind_row_measured,
-                    rows.kind_row_stderr, 0.25)]
+                    rows.kind_row_stderr, 0.2)]
     for name, one in (("over d", over), ("alike", alike)):
         lines += [agrees(f"{init}, {name}: measured over predicted {column.replace('_', ' ')}", one[f"kind_{column}"],
                          one[f"kind_{column}_measured"], one[f"kind_{column}_stderr"], 0.15) for column in ("row_variance", "entropy_mean")]
