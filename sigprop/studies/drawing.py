@@ -43,7 +43,7 @@ def curve(axes: Any, x: Any, predicted: Any, measured: Any, stderr: Any, label: 
 
 
 def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
-    """Names of the axes, a legend where lines have names, and logarithmic axes: ``"x"``, ``"y"`` or ``"xy"``."""
+    """Names of the axes, a legend above where lines have names, and logarithmic axes: ``"x"``, ``"y"`` or ``"xy"``."""
     axes.set_xlabel(x, fontsize=8)
     axes.set_ylabel(y, fontsize=8)
     for letter in log:
@@ -51,7 +51,7 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
         _ticks(getattr(axes, f"{letter}axis"))
     _whole(axes)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, columnspacing=1)
 
 
 def _whole(axes: Any) -> None:

@@ -140,6 +140,7 @@ def draw(found: xr.Dataset) -> Any:
             drawing.curve(axes, one.depth, one[end], None, None, str(dtype) if end == "low" else "", k)
     axes.fill_between(found.depth, found.low[0], found.high[0], color=drawing.COLOURS[0], alpha=0.15, linewidth=0)
     axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylim(float(found.low[0].min()) / 3, float(found.high[0].max()) * 3)  # wider ones leave it
     drawing.labelled(axes, "depth $L$", r"$\sigma_w^2 n / 2$", "xy")
     return figure
 
