@@ -93,7 +93,7 @@ class Config(frame.Config):
     init: str = "he"
     kinds: tuple[str, ...] = ("depthwise", "grouped")
     k: tuple[int, ...] = (3, 5)
-    channels: tuple[int, ...] = (32,)
+    channels: tuple[int, ...] = (16, 64)
     groups: int = 4
 
 

@@ -71,16 +71,16 @@ def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``init``: the kernels' diagonals ``(depth)`` of networks that are square throughout, spectra and alignment with the targets;
-    the distance of finite kernels of the first ``(width)``, root mean square over draws, and the alignment of the widest; losses ``(init, step)`` under gradient descent,
-    predicted and measured."""
+    the distance of finite kernels of the first ``(width)``, root mean square over draws, and the alignment of the widest; losses
+    ``(init, step)`` under gradient descent, predicted and measured."""
     x, parity = _data(config)
     y, names = jnp.asarray(parity), (config.first, config.second)
     square = {name: [infinite_kernel(_network(name, [x.shape[1]] * (depth + 2), x))(x) for depth in config.depths] for name in names}
     kernels = {name: infinite_kernel(_network(name, [x.shape[1], *[config.widths[-1]] * config.depth, 1], x))(x) for name in names}
     finite = frame.drawn({"width": config.widths, "draw": range(config.seed, config.seed + config.seeds)}, partial(_finite, config),
                          out, "ntk_init", {}, static=["width"])
-    square = finite.distance**2
-    root, wide = square.mean("draw") ** 0.5, finite.isel(width=-1)
+    apart, wide = finite.distance**2, finite.isel(width=-1)
+    root = apart.mean("draw") ** 0.5
     rate = 0.5 * float(dynamics.max_learning_rate(_ntk(kernels[config.first])))
     expected = [_expected(config, kernels[name], y, rate) for name in names]
     trained = frame.drawn({"init": list(names), "rate": [rate], "draw": range(config.seed, config.seed + config.draws)},
@@ -94,7 +94,7 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         "ntk": (("init", "depth"), [[float(np.mean(np.diag(_ntk(k)))) for k in square[n]] for n in names]),
         "spectrum": (("init", "rank"), np.stack([np.asarray(spectra.spectrum(kernels[n].ntk)) for n in names])),
         "condition": by_init(spectra.condition_number), "alignment": by_init(lambda k: spectra.alignment(k, y @ y.T)),
-        "distance": root, "distance_stderr": square.std("draw", ddof=1) / (2 * root * config.seeds**0.5),
+        "distance": root, "distance_stderr": apart.std("draw", ddof=1) / (2 * root * config.seeds**0.5),
         "alignment_measured": wide.alignment.mean("draw"), "alignment_stderr": wide.alignment.std("draw", ddof=1) / config.seeds**0.5,
         "loss": (("init", "step"), expected), "loss_measured": trained.mean("draw"),
         "loss_stderr": trained.std("draw", ddof=1) / config.draws**0.5},
@@ -151,8 +151,8 @@ def claims(found: xr.Dataset) -> list[Claim]:
                    ratio.sel(depth=d), 1e-5 * 2.0**-d) for d in found.depth.values]
     power, error = slope(np.log(found.width), np.log(found.distance), found.distance_stderr / found.distance)
     lines.append(near("power of the width in the distance of finite NTKs", -0.5, power, error, 0.1))
-    lines.append(agrees(f"{found.init.values[0]}: alignment of the widest NTK with the targets, measured over predicted", found.alignment[0],
-                        found.alignment_measured, found.alignment_stderr, 0.1))
+    lines.append(agrees(f"{found.init.values[0]}: measured over predicted alignment of the widest NTK with the targets",
+                        found.alignment[0], found.alignment_measured, found.alignment_stderr, 0.1))
     for name in found.init.values:
         loss, measured, error = (found[f"loss{end}"].sel(init=name) for end in ("", "_measured", "_stderr"))
         title = f"{name}: 1 + (loss under gradient descent less that predicted) / loss at the start"
