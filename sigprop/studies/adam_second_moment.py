@@ -144,8 +144,8 @@ def claims(found: xr.Dataset) -> list[Claim]:
     some = {"parameter": (found.relative > 0).values}  # biases are zero
     lines = []
     for n, title in titles.items():
-        columns = (found[f"{n}{end}"][some if n == "relative" else {}] for end in ("", "_measured", "_stderr"))
-        lines.append(agrees(f"{name}: measured over predicted {title}", *columns, _MARGINS.get(n, 0.2)))
+        theory, mean, error = (found[f"{n}{end}"][some if n == "relative" else {}] for end in ("", "_measured", "_stderr"))
+        lines.append(agrees(f"{name}: measured over predicted {title}", theory, mean, error, _MARGINS.get(n, 0.2)))
     return [*lines, above("least E[g²] of a minibatch over that of the batch", 1, float((found.minibatch / found.full).min()), 0),
             frame.same("parameters whose steps epsilon = 1e-8 rules", 0, float(found.starved[0].sum()), 0),
             frame.same(f"share of them that epsilon = {float(found.epsilon[1]):g} rules", 1, float(found.starved[1].mean()), 0)]

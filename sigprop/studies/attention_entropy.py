@@ -197,10 +197,10 @@ def _compared(config: Config, init: str, **options: Any) -> dict[str, Any]:
                   heads=config.heads, **options)
     one, other = predict(study), measure(study, config.seeds, config.key)
     rows = str(next(name for name in one if str(name).startswith("row_entropy_mean:")))
-    columns = {name: (one[name], other[name], other[f"{name}_stderr"]) for name in _COLUMNS}
-    columns["quartile"] = tuple(v.sel(probability=[0.25, 0.5, 0.75]) for v in (one["entropy_quantile"], other["entropy_quantile"],
-                                                                               other["entropy_quantile_stderr"]))
-    columns["row"] = one[rows], other[rows], other[rows.replace("mean", "mean_stderr", 1)]
+    quartiles = {"probability": [0.25, 0.5, 0.75]}
+    columns = {name: [one[name], other[name], other[f"{name}_stderr"]] for name in _COLUMNS}
+    columns["quartile"] = [d[f"entropy_quantile{end}"].sel(quartiles) for d, end in ((one, ""), (other, ""), (other, "_stderr"))]
+    columns["row"] = [one[rows], other[rows], other[rows.replace("mean", "mean_stderr", 1)]]
     found: dict[str, Any] = {"logit_error": float(one.logit_error.mean())}
     for name, (theory, mean, error) in columns.items():
         others = [d for d in theory.dims if d == "probability" or str(d).endswith(":query")]

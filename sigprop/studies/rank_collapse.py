@@ -132,8 +132,8 @@ def claims(found: xr.Dataset) -> list[Claim]:
         one = found.sel(kind=kind)
         margin = 0.1 + 4.0 * last / found.attrs["features"]
         known = one.predicted > 10 * one.uncertain  # not what is left of tokens that have collapsed
-        columns = [one[name].values[known.values] for name in ("predicted", "measured", "stderr")]
-        lines.append(agrees(f"{kind}: measured over predicted token moments", *columns, margin))
+        theory, mean, error = (one[name].values[known.values] for name in ("predicted", "measured", "stderr"))
+        lines.append(agrees(f"{kind}: measured over predicted token moments", theory, mean, error, margin))
     apart = found.predicted.sel(part="apart")
     before = float(found.start.sel(part="apart"))
     uniform = np.concatenate([[before], apart.sel(kind="uniform").values])

@@ -110,8 +110,8 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
                 "gradient_v": np.array([sizes[f"layers/{k}/layer/kernel"] for k in range(3)])}
 
     def other_kind(kind: str) -> dict[str, Any]:
-        gain = {"gain": nfnet_gain("relu")} if kind == "standardized" else {}
-        found = compared(Study(kind=kind, depth=config.depth, width=4 * config.width, **gain), config.seeds, config.key)
+        study = Study(kind=kind, gain=nfnet_gain("relu"), depth=config.depth, width=4 * config.width)  # spectral norms have no gain
+        found = compared(study, config.seeds, config.key)
         return {f"kind_{name}": v for name, v in found.items()}
 
     one = frame.over({"gain": list(dict.fromkeys((config.gain, *config.others)))}, forward, out, "weight_norm", frame.layers())
