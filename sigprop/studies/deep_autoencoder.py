@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -21,7 +22,7 @@ from sigprop.init.independent import Normal
 from sigprop.inputs import load
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, above, agrees, same
+from sigprop.studies.frame import Claim, above, agrees, averaged, same
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import initializer, measure, predict
 from sigprop.studies.training import trained
@@ -69,10 +70,10 @@ class Study(Base):
 
 
 def train(study: Study, steps: int = 300, learning_rate: float = 1e-3, batch_size: int = 64, key: Any = None) -> xr.Dataset:
-    """Reconstruct all digits with Adam, from a draw of the parameters.
+    """Reconstruct all digits with Adam, from a draw of the parameters; or from several, where ``key`` is ``[draws]``.
 
     Returns:
-        ``loss`` ``(step)``, the mean squared error of minibatches; ``chance``, that of the mean image.
+        ``loss`` ``(step)``, the mean squared error of minibatches, with ``draw`` first for several; ``chance``, that of the mean image.
 
     Raises:
         MissingDependency: where optax is not installed.
@@ -93,6 +94,7 @@ class Config(frame.Config):
         narrow: code of a network whose widths fall to it, with the first ``width`` units wide, measured at depth 8.
         width: see ``narrow``.
         steps: of Adam, 64 images each.
+        runs: of training, three or more.
     """
 
     init: str = "he"
@@ -101,27 +103,32 @@ class Config(frame.Config):
     narrow: int = 32
     width: int = 128
     steps: int = 300
+    runs: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("runs", self.runs, 3)
 
 
-PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=512, steps=2000, seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=512, steps=2000, runs=16, seeds=1024)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """log10 E[z²] and log10 E[g²] ``(init, layer)``, predicted; of the narrow network E[z²] and E[g²], measured
-    too; ``loss`` ``(init, step)``."""
+    too; ``loss`` ``(init, run, step)``."""
     def study(init: str, **sizes: int) -> Study:
         return Study(init=Normal(1e-4) if init == "small" else init, examples=2, **sizes)
 
     def point(init: str) -> dict[str, Any]:
         one = predict(study(init, depth=config.depth))
-        loss = train(study(init, depth=config.depth - 2), config.steps, key=config.key)
+        loss = train(study(init, depth=config.depth - 2), config.steps, key=jax.random.split(config.key, config.runs))
         return {"decades": one.log10_second_moment.values, "backward": one.log10_grad_variance.values, "loss": loss.loss.values,
                 "chance": loss.chance.item()}
 
     small = study(config.init, depth=8, width=config.width, bottleneck=config.narrow)
     one, other = predict(small), measure(small, config.seeds, config.key)
     found = frame.over({"init": list(dict.fromkeys((config.init, *config.others)))}, point, out, "deep_autoencoder",
-                       {"decades": ("layer",), "backward": ("layer",), "loss": ("step",)})
+                       {"decades": ("layer",), "backward": ("layer",), "loss": ("run", "step")})
     columns = {name: ("narrow", d[key].values) for key in ("second_moment", "grad_variance")
                for name, d, key in ((key, one, key), (f"{key}_measured", other, key), (f"{key}_stderr", other, f"{key}_stderr"))}
     return found.assign(columns).assign(widths=("narrow", np.array(small.widths[1:])))
@@ -146,20 +153,19 @@ def claims(found: xr.Dataset) -> list[Claim]:
     )
     lines += [agrees(f"{first}, narrow: measured over predicted {name}", found[key], found[f"{key}_measured"], found[f"{key}_stderr"], 0.4)
               for key, name in (("second_moment", "E[z²]"), ("grad_variance", "E[g²]"))]
-    tail = found.loss[:, -max(found.sizes["step"] // 15, 1):] / found.chance
-    mean, error = tail.mean("step"), tail.std("step", ddof=1) / tail.sizes["step"] ** 0.5
-    lines.append(above(f"{first}: share of the error of the mean image that training takes away", 0.2, 1 - mean[0], error[0]))
-    return [*lines, *(above(f"{init}: share of it that is left", 0.95, mean.sel(init=init), error.sel(init=init))
-                      for init in found.init.values[1:])]
+    left = (found.loss.isel(step=slice(-max(found.sizes["step"] // 15, 1), None)).mean("step") / found.chance).transpose("init", "run")
+    lines.append(above(f"{first}: share of the error of the mean image that training takes away", 0.2, *averaged(1 - left[0])))
+    return [*lines, *(above(f"{first}: that share less that under {init}", 0.15,
+                            *averaged(left.sel(init=init) - left[0])) for init in found.init.values[1:])]
 
 
 def draw(found: xr.Dataset) -> Any:
-    """E[z²] by layer, and losses."""
+    """E[z²] by layer, and losses: means and standard deviations over runs."""
     figure, (left, right) = drawing.panels(2)
     for k, init in enumerate(found.init.values):
         one = found.sel(init=init)
         drawing.curve(left, np.arange(1, one.sizes["layer"] + 1), 10.0**one.decades, None, None, str(init), k)
-        drawing.curve(right, np.arange(one.sizes["step"]), one.loss / one.chance, None, None, str(init), k)
+        drawing.band(right, np.arange(one.sizes["step"]), one.loss.transpose("run", "step") / float(one.chance), str(init), k)
     drawing.labelled(left, "layer", "$E[z^2]$", "y")
     drawing.labelled(right, "step of Adam", "loss over that of the mean image")
     return figure

@@ -42,6 +42,14 @@ def curve(axes: Any, x: Any, predicted: Any, measured: Any, stderr: Any, label: 
                       label=None if predicted is not None else label)
 
 
+def band(axes: Any, x: Any, runs: Any, label: str, k: int) -> None:
+    """The mean of the runs ``[runs, n]``, and one standard deviation of them to either side."""
+    runs = np.asarray(runs)
+    mean, spread = runs.mean(0), runs.std(0, ddof=1)
+    axes.plot(x, mean, color=COLOURS[k % len(COLOURS)], linewidth=1.0, label=label)
+    axes.fill_between(x, mean - spread, mean + spread, color=COLOURS[k % len(COLOURS)], alpha=0.25, linewidth=0)
+
+
 def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
     """Names of the axes, a legend above where lines have names, and logarithmic axes: ``"x"``, ``"y"`` or ``"xy"``."""
     axes.set_xlabel(x, fontsize=8)
@@ -75,4 +83,4 @@ def _ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-__all__ = ["COLOURS", "curve", "labelled", "panels"]
+__all__ = ["COLOURS", "band", "curve", "labelled", "panels"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 from flax import nnx
@@ -19,7 +20,7 @@ from sigprop.init.checks import check_choice, check_number, check_whole
 from sigprop.inputs import digit_labels, load
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, above, agrees, same
+from sigprop.studies.frame import Claim, above, agrees, averaged, same
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import compared, initializer, measure, predict, unit_inputs
 from sigprop.studies.training import cross_entropy, trained
@@ -78,10 +79,11 @@ class Study(Base):
 
 
 def train(study: Study, steps: int = 200, learning_rate: float = 1e-3, batch_size: int = 64, key: Any = None) -> xr.Dataset:
-    """Classify scikit-learn's digits with Adam, from a draw of the parameters.
+    """Classify scikit-learn's digits with Adam, from a draw of the parameters; or from several, where ``key`` is ``[draws]``.
 
     Returns:
-        ``loss`` ``(step)``, the cross-entropy of minibatches, and ``rms`` ``(step, parameter)``, root mean squares of ``study.scales()``.
+        ``loss`` ``(step)``, the cross-entropy of minibatches, and ``rms`` ``(step, parameter)``, root mean squares of
+        ``study.scales()``; with ``draw`` first for several.
 
     Raises:
         InvalidInput, MissingDependency: where scikit-learn or optax is not installed.
@@ -102,7 +104,8 @@ class Config(frame.Config):
         starts: other starts, of which the same is claimed.
         grown: gammas under which the stream grows.
         blocks, width: of the networks.
-        steps: of Adam, 64 images each.
+        steps: of Adam, 32 images each.
+        runs: of training, three or more.
     """
 
     init: str = "he"
@@ -111,10 +114,15 @@ class Config(frame.Config):
     grown: tuple[float, ...] = (0.5, 1.0)
     blocks: int = 2
     width: int = 16
-    steps: int = 150
+    steps: int = 100
+    runs: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("runs", self.runs, 3)
 
 
-PRESETS = {"quick": Config(), "paper": Config(blocks=6, width=64, steps=1000, seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(blocks=6, width=64, steps=1000, runs=8, seeds=1024)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
@@ -142,10 +150,11 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     streams = frame.over({"gamma": list(dict.fromkeys((config.gamma, *config.grown)))}, stream, out, "resnet_zero_gamma_streams",
                          frame.layers(*names, dim="node"))
     scaled = predict(study("layer_scale", batch=False), backward=False).second_moment.values
-    run = train(study("gamma"), config.steps, learning_rate=1e-2, key=config.key)
-    return found.merge(streams).assign(layer_scale=(scaled[-1] / scaled[0]) ** (1 / config.blocks), loss=("step", run.loss.values),
-                                       rms=(("step", "block"), run.rms.values)).assign_attrs(
-        first_gain=nn.LayerScale(config.blocks).gain(1, nnx.Rngs(0)).scale[...].item())
+    run = train(study("gamma"), config.steps, 1e-2, 32, key=jax.random.split(config.key, config.runs))
+    more = {"layer_scale": (scaled[-1] / scaled[0]) ** (1 / config.blocks), "loss": (("run", "step"), run.loss.values),
+            "rms": (("run", "step", "block"), run.rms.values)}
+    gain = nn.LayerScale(config.blocks).gain(1, nnx.Rngs(0)).scale[...].item()
+    return found.merge(streams).assign(more).assign_attrs(first_gain=gain)
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
@@ -166,10 +175,9 @@ def claims(found: xr.Dataset) -> list[Claim]:
             step = np.diff(one.stream) / gamma**2
             lines.append(same(f"gamma = {gamma:g}: growth of E[z²] per block, over gamma²", 1, step[np.argmax(np.abs(step - 1))], 2e-3))
         lines.append(agrees(f"gamma = {gamma:g}: measured over predicted E[z²]", one.stream, one.stream_measured, one.stream_stderr, 0.15))
-    tail = found.loss[-20:]
-    return [*lines, above("share of chance's loss that training takes away", 0.5, 1 - tail.mean() / np.log(10),
-                          tail.std(ddof=1) / np.log(10) / 20**0.5),
-            above("smallest root mean square of a gamma after training", 0.01, found.rms[-1].min(), 0)]
+    left = found.loss[:, -20:].mean("step") / np.log(10)
+    return [*lines, above("share of chance's loss that training takes away", 0.5, *averaged(1 - left)),
+            above("smallest root mean square of a gamma after training", 0.01, *averaged(found.rms[:, -1].min("block")))]
 
 
 def draw(found: xr.Dataset) -> Any:
@@ -179,7 +187,7 @@ def draw(found: xr.Dataset) -> Any:
         one = found.sel(gamma=gamma)
         drawing.curve(left, np.arange(found.sizes["node"]), one.stream, one.stream_measured, one.stream_stderr, f"$\\gamma$ = {gamma:g}", k)
     for k in range(found.sizes["block"]):
-        drawing.curve(right, np.arange(found.sizes["step"]), found.rms[:, k], None, None, f"block {k}", k)
+        drawing.band(right, np.arange(found.sizes["step"]), found.rms[:, :, k], f"block {k}", k)
     drawing.labelled(left, "blocks passed", "$E[z^2]$ of the stream")
     drawing.labelled(right, "step of Adam", r"root mean square of $\gamma$")
     return figure

@@ -64,11 +64,12 @@ def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: 
         x, targets: all examples, on axis 0.
         loss: of outputs and targets of a minibatch.
         steps, learning_rate, batch_size: of Adam.
-        key: of the draw of the parameters and of the minibatches, ``jax.random.key(0)`` by default.
+        key: of the draw of the parameters and of the minibatches, ``jax.random.key(0)`` by default; or several, ``[draws]``.
         watch: paths of parameters whose root mean square is kept at every step.
 
     Returns:
-        ``loss`` ``(step)``, before each step, infinite where a run diverges; ``rms`` ``(step, parameter)`` of those watched.
+        ``loss`` ``(step)``, before each step, infinite where a run diverges; ``rms`` ``(step, parameter)`` of those watched;
+        with ``draw`` first where several keys are given.
 
     Raises:
         InvalidInput: for numbers out of range, and more examples in a minibatch than there are.
@@ -81,25 +82,32 @@ def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: 
         raise InvalidInput(f"batch_size: {batch_size} given, there are {len(targets)} examples")
     key = jax.random.key(0) if key is None else key
     optimizer, watched = adam(learning_rate), list(watch)
-    leaves, tree = jax.tree.flatten(net.init(key))
     paths = parameter_paths(net.abstract_params)
-    still = {k: leaf for k, (leaf, moves) in enumerate(zip(leaves, net.trainable, strict=True)) if not moves}
-    moving = {k: leaf for k, leaf in enumerate(leaves) if k not in still}
+    tree = jax.tree.structure(net.abstract_params)
 
-    def cost(some: dict[int, Any], inputs: list[Any], wanted: Any) -> Any:
-        every = {**still, **some}
-        return loss(net.apply(jax.tree.unflatten(tree, [every[k] for k in range(len(leaves))]), *inputs), wanted)
+    def run(start: tuple[list[Any], Any]) -> Any:
+        leaves, key = start
+        still = {k: leaf for k, (leaf, moves) in enumerate(zip(leaves, net.trainable, strict=True)) if not moves}
+        moving = {k: leaf for k, leaf in enumerate(leaves) if k not in still}
 
-    def step(state: Any, k: Any) -> Any:
-        some, moments = state
-        chosen = jax.random.choice(jax.random.fold_in(k, 1), len(targets), (batch_size,), replace=False)
-        found, gradient = jax.value_and_grad(cost)(some, [jnp.asarray(a)[chosen] for a in x], jnp.asarray(targets)[chosen])
-        rms = [jnp.sqrt(jnp.mean(jnp.square(some[paths.index(path)]))) for path in watched]
-        updates, moments = optimizer.update(gradient, moments, some)
-        return (_moved(some, updates), moments), (found, jnp.asarray(rms))
+        def cost(some: dict[int, Any], inputs: list[Any], wanted: Any) -> Any:
+            every = {**still, **some}
+            return loss(net.apply(jax.tree.unflatten(tree, [every[k] for k in range(len(leaves))]), *inputs), wanted)
 
-    keys = jax.random.split(key, steps)
-    _, (losses, sizes) = jax.jit(lambda state: jax.lax.scan(step, state, keys))((moving, optimizer.init(moving)))
-    return xr.Dataset({"loss": ("step", np.nan_to_num(np.asarray(losses, np.float64), nan=np.inf)),
-                       "rms": (("step", "parameter"), np.asarray(sizes, np.float64).reshape(steps, len(watched)))},
-                      {"step": np.arange(steps), "parameter": watched})
+        def step(state: Any, k: Any) -> Any:
+            some, moments = state
+            chosen = jax.random.choice(jax.random.fold_in(k, 1), len(targets), (batch_size,), replace=False)
+            found, gradient = jax.value_and_grad(cost)(some, [jnp.asarray(a)[chosen] for a in x], jnp.asarray(targets)[chosen])
+            rms = [jnp.sqrt(jnp.mean(jnp.square(some[paths.index(path)]))) for path in watched]
+            updates, moments = optimizer.update(gradient, moments, some)
+            return (_moved(some, updates), moments), (found, jnp.asarray(rms))
+
+        return jax.lax.scan(step, (moving, optimizer.init(moving)), jax.random.split(key, steps))[1]
+
+    keys = jnp.atleast_1d(key)
+    starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(jax.tree.leaves(net.init(k)) for k in keys))
+    losses, sizes = (np.asarray(a, np.float64) for a in jax.jit(lambda every: jax.lax.map(run, every))((starts, keys)))
+    found = xr.Dataset({"loss": (("draw", "step"), np.nan_to_num(losses, nan=np.inf)),
+                        "rms": (("draw", "step", "parameter"), sizes.reshape(*losses.shape, len(watched)))},
+                       {"step": np.arange(steps), "parameter": watched})
+    return found if key.ndim else found.isel(draw=0)
