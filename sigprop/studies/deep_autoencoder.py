@@ -160,14 +160,18 @@ def claims(found: xr.Dataset) -> list[Claim]:
 
 
 def draw(found: xr.Dataset) -> Any:
-    """E[z²] by layer, and losses: means and standard deviations over runs."""
-    figure, (left, right) = drawing.panels(2)
+    """E[z²] by layer, E[z²] and E[g²] of the narrow network, and losses: means and standard deviations over runs."""
+    figure, (left, middle, right) = drawing.panels(3)
+    layer = np.arange(1, found.sizes["narrow"] + 1)
+    for k, (name, label) in enumerate({"second_moment": "$E[z^2]$", "grad_variance": "$E[g^2]$"}.items()):
+        drawing.curve(middle, layer, found[name], found[f"{name}_measured"], found[f"{name}_stderr"], label, k)
+    drawing.labelled(middle, f"layer, widths down to {int(found.widths.min())}", "second moment")
     for k, init in enumerate(found.init.values):
         one = found.sel(init=init)
         drawing.curve(left, np.arange(1, one.sizes["layer"] + 1), 10.0**one.decades, None, None, str(init), k)
         drawing.band(right, np.arange(one.sizes["step"]), one.loss.transpose("run", "step") / float(one.chance), str(init), k)
     drawing.labelled(left, "layer", "$E[z^2]$", "y")
-    drawing.labelled(right, "step of Adam", "loss over that of the mean image")
+    drawing.labelled(right, "step of Adam", "loss over that of the mean image", "y")
     return figure
 
 
