@@ -65,22 +65,27 @@ class Config(frame.Config):
 PRESETS = {"quick": Config(), "paper": Config(width=1024, depth=4, examples=64, minibatch=8, steps=20, seeds=1024)}
 
 
+_MARGINS = {"update": 0.05, "relative": 0.1, "noise": 0.3}
+
+
 def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:
     return inputs.load("digits", config.examples, None, 2), inputs.digit_labels()[:config.examples]
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """By ``parameter``: E[g²] of the batch and of a minibatch, nu_hat after the steps and the mean square of the first update, predicted
-    and measured with optax; ``starved``, whether epsilon rules the steps, at 1e-8 and at the config's."""
+    """By ``parameter``: E[g²] of the batch and of a minibatch, ``noise``, what it adds, nu_hat after the steps, the mean square of the
+    first update and ``relative``, this over that of the weights (0 where they are zero), predicted and measured with optax;
+    ``starved``, whether epsilon rules the steps, at 1e-8 and at the config's."""
     x, labels = _data(config)
     net = _network(config, config.assumed or config.init, x)
     asked = partial(adam_second_moment, net, cross_entropy, (x, labels), batch_size=config.minibatch)
     small, large = asked(steps=config.steps), asked(steps=config.steps, eps=config.epsilon)
     paths = list(small)
     found = frame.drawn({"draw": range(config.seed, config.seed + config.seeds)}, partial(_held, config), out, "adam_second_moment",
-                        dict.fromkeys(("full", "minibatch", "nu_hat", "update"), ("parameter",)))
+                        dict.fromkeys(("full", "minibatch", "noise", "nu_hat", "update", "relative"), ("parameter",)))
     mean, error = found.mean("draw"), found.std("draw", ddof=1) / config.seeds**0.5
     predicted = {"full": [small[p].mean_square for p in paths], "minibatch": [small[p].second_moment for p in paths],
+                 "noise": [small[p].noise for p in paths], "relative": [_finite(small[p].relative_update) ** 2 for p in paths],
                  "nu_hat": [small[p].nu_hat for p in paths], "update": [small[p].update**2 for p in paths]}
     columns = {name: ("parameter", np.array(values)) for name, values in predicted.items()}
     return xr.Dataset(
@@ -88,6 +93,10 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         | {"starved": (("epsilon", "parameter"), np.array([[one[p].starved for p in paths] for one in (small, large)], float))},
         {"parameter": paths, "epsilon": [1e-8, config.epsilon]},
         {"init": config.init, "assumed": config.assumed or config.init, "steps": config.steps})
+
+
+def _finite(number: float) -> float:
+    return number if np.isfinite(number) else 0.0
 
 
 def _network(config: Config, init: str, x: np.ndarray) -> Network:
@@ -101,7 +110,7 @@ def _held(config: Config, draw: Any) -> dict[str, Any]:
         import optax
     except ImportError as error:
         raise MissingDependency("Adam's real state needs optax: pip install 'sigprop[studies]'") from error
-    (x, labels), key = _data(config), jax.random.key(draw)
+    (x, labels), key = _data(config), frame.draw_key(draw)
     net = _network(config, config.init, x)
     params, rule = net.init(key), optax.adam(1e-3)
 
@@ -120,17 +129,23 @@ def _held(config: Config, draw: Any) -> dict[str, Any]:
     def squares(tree: Any) -> Any:
         return jnp.stack([jnp.mean(v**2) for v in tree.values()])
 
-    return {"full": squares(gradients(np.arange(config.examples))), "minibatch": squares(first),
-            "nu_hat": jnp.stack([jnp.mean(v) for v in corrected.values()]), "update": squares(update)}
+    full, minibatch, moved = (squares(tree) for tree in (gradients(np.arange(config.examples)), first, update))
+    weights = squares(dict(zip(net.trained_paths, jax.tree.leaves(params), strict=True)))
+    return {"full": full, "minibatch": minibatch, "noise": minibatch - full, "update": moved,
+            "relative": moved / jnp.where(weights > 0, weights, jnp.inf), "nu_hat": jnp.stack([jnp.mean(v) for v in corrected.values()])}
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
     """E[g²], nu_hat and the first update are those of optax; minibatches add noise; a large epsilon makes Adam SGD."""
     name = found.attrs["assumed"]
-    titles = {"full": "E[g²] of the batch", "minibatch": "E[g²] of a minibatch", "nu_hat": f"nu_hat after {found.attrs['steps']} steps",
-              "update": "first update squared"}
-    lines = [agrees(f"{name}: measured over predicted {title}", found[n], found[f"{n}_measured"], found[f"{n}_stderr"],
-                    0.05 if n == "update" else 0.2) for n, title in titles.items()]
+    titles = {"full": "E[g²] of the batch", "minibatch": "E[g²] of a minibatch", "noise": "E[g²] that minibatches add",
+              "nu_hat": f"nu_hat after {found.attrs['steps']} steps",
+              "update": "first update squared", "relative": "first update over the weights, squared"}
+    some = {"parameter": (found.relative > 0).values}  # biases are zero
+    lines = []
+    for n, title in titles.items():
+        theory, mean, error = (found[f"{n}{end}"][some if n == "relative" else {}] for end in ("", "_measured", "_stderr"))
+        lines.append(agrees(f"{name}: measured over predicted {title}", theory, mean, error, _MARGINS.get(n, 0.2)))
     return [*lines, above("least E[g²] of a minibatch over that of the batch", 1, float((found.minibatch / found.full).min()), 0),
             frame.same("parameters whose steps epsilon = 1e-8 rules", 0, float(found.starved[0].sum()), 0),
             frame.same(f"share of them that epsilon = {float(found.epsilon[1]):g} rules", 1, float(found.starved[1].mean()), 0)]

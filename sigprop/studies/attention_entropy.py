@@ -135,12 +135,13 @@ def gradients(study: Study | Independent, seeds: int = 0, key: Any = None) -> xr
 
 @dataclass(frozen=True, kw_only=True)
 class Config(frame.Config):
-    """One layer of self-attention under several inits, and rows of independent logits.
+    """One layer of self-attention under several inits and of several kinds, and rows of independent logits.
 
     Attributes:
         init: of which it is claimed that its logits have variance 4.
         others: inits beside it; ``"fused"`` is Xavier on one kernel for queries, keys and values.
         tokens, features, heads: of the layer.
+        similarity: mean cosine between two tokens of the kind ``"alike"``.
         variances: of independent logits.
         lengths: of their rows.
     """
@@ -150,6 +151,7 @@ class Config(frame.Config):
     tokens: int = 16
     features: int = 128
     heads: int = 4
+    similarity: float = 0.5
     variances: tuple[float, ...] = (0.25, 1.0, 4.0, 16.0)
     lengths: tuple[int, ...] = (16, 128)
 
@@ -162,35 +164,55 @@ PRESETS = {
 }
 _KNOWN = {"he": 4.0, "xavier": 1.0, "lecun": 1.0, "fused": 0.25}  # variance of logits, square kernels
 _ENTROPIES = {(128, 0.25): 4.7284, (128, 1.0): 4.3667, (128, 4.0): 3.206, (128, 16.0): 1.529, (16, 1.0): 2.356, (16, 4.0): 1.645}
-_COLUMNS = ("logit_variance", "entropy_mean", "effective_keys", "max_weight")
+_COLUMNS = ("logit_variance", "row_variance", "entropy_mean", "effective_keys", "max_weight")
+_KINDS = ("over d", "causal", "alike")
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """By ``init``: logit variance, entropy, effective number of keys, largest weight, predicted and measured, means over heads;
-    by ``length`` and ``variance``: the mean and the spread of the entropy of independent logits, predicted."""
+    """By ``init``, and under the first one by ``kind`` of layer as ``kind_*``: logit variance and the part of it within rows, entropy,
+    effective number of keys, largest weight, predicted and measured, means over heads; ``row`` and ``quartile``, the mean entropy of each
+    row and quartiles of those of all; by ``length`` and ``variance``: mean and spread of the entropy of independent logits, predicted."""
     def layer(init: str) -> dict[str, Any]:
-        study = Study(init="xavier" if init == "fused" else init, fused=init == "fused", tokens=config.tokens, features=config.features,
-                      heads=config.heads)
-        one, other = predict(study), measure(study, config.seeds, config.key)
-        found: dict[str, Any] = {"logit_error": float(one.logit_error.mean())}
-        for name in _COLUMNS:
-            error = other[f"{name}_stderr"].values
-            found |= {name: float(one[name].mean()), f"{name}_measured": float(other[name].mean()),
-                      f"{name}_stderr": float(np.mean(error**2) ** 0.5)}  # of one head: heads of a draw share their tokens
-        return found
+        return _compared(config, init)
+
+    def changed(kind: str) -> dict[str, Any]:
+        found = {"over d": {"power": 1.0}, "causal": {"causal": True}, "alike": {"similarity": config.similarity}}[kind]
+        return {f"kind_{name}": v for name, v in _compared(config, config.init, **found).items()}
 
     def independent(length: int, variance: float) -> dict[str, Any]:
         one = predict(Independent(tokens=length, variance=variance))
         return {"independent": one.entropy_mean.item(), "independent_error": one.error.item(), "independent_std": one.entropy_std.item(),
                 "freezing": one.freezing_variance.item()}
 
-    one = frame.over({"init": list(dict.fromkeys((config.init, *config.others)))}, layer, out, "attention_entropy", {})
+    dims = {f"{name}{after}": (name,) for name in ("row", "quartile") for after in ("", "_measured", "_stderr")}
+    one = frame.over({"init": list(dict.fromkeys((config.init, *config.others)))}, layer, out, "attention_entropy", dims)
+    two = frame.over({"kind": list(_KINDS)}, changed, out, "attention_entropy_kinds", {f"kind_{name}": axis for name, axis in dims.items()})
     other = frame.over({"length": config.lengths, "variance": config.variances}, independent, out, "attention_entropy_rem", {})
-    return one.merge(other).assign_attrs(tokens=config.tokens)
+    return xr.merge([one, two, other]).assign_attrs(tokens=config.tokens, head=config.features // config.heads)
+
+
+def _compared(config: Config, init: str, **options: Any) -> dict[str, Any]:
+    """Predicted and measured columns of one layer. Heads of a draw share their tokens: errors are those of one head."""
+    study = Study(init="xavier" if init == "fused" else init, fused=init == "fused", tokens=config.tokens, features=config.features,
+                  heads=config.heads, **options)
+    one, other = predict(study), measure(study, config.seeds, config.key)
+    rows = str(next(name for name in one if str(name).startswith("row_entropy_mean:")))
+    quartiles = {"probability": [0.25, 0.5, 0.75]}
+    columns = {name: [one[name], other[name], other[f"{name}_stderr"]] for name in _COLUMNS}
+    columns["quartile"] = [d[f"entropy_quantile{end}"].sel(quartiles) for d, end in ((one, ""), (other, ""), (other, "_stderr"))]
+    columns["row"] = [one[rows], other[rows], other[rows.replace("mean", "mean_stderr", 1)]]
+    found: dict[str, Any] = {"logit_error": float(one.logit_error.mean())}
+    for name, (theory, mean, error) in columns.items():
+        others = [d for d in theory.dims if d == "probability" or str(d).endswith(":query")]
+        rest = [d for d in theory.dims if d not in others]
+        found |= {name: theory.mean(rest).values, f"{name}_measured": mean.mean(rest).values,
+                  f"{name}_stderr": ((error**2).mean(rest) ** 0.5).values}
+    return found
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
-    """He's logits have four times the variance of Xavier's, and sharper rows; independent logits follow the random-energy model."""
+    """He's logits have four times the variance of Xavier's, and sharper rows; division by d makes them uniform, masks shorten them;
+    independent logits follow the random-energy model."""
     lines, first = [], str(found.init.values[0])
     for k, init in enumerate(found.init.values):
         one = found.sel(init=init)
@@ -199,6 +221,8 @@ def claims(found: xr.Dataset) -> list[Claim]:
         )
         lines += [agrees(f"{init}: measured over predicted {name.replace('_', ' ')}", one[name], one[f"{name}_measured"],
                          one[f"{name}_stderr"], 0.15) for name in _COLUMNS]
+        lines.append(agrees(f"{init}: measured over predicted quartiles of the entropy", one.quartile, one.quartile_measured,
+                            one.quartile_stderr, 0.1))
     if "xavier" in found.init.values:
         one, two = found.isel(init=0), found.sel(init="xavier")
         lines.append(
@@ -209,6 +233,7 @@ def claims(found: xr.Dataset) -> list[Claim]:
                 np.hypot(one.entropy_mean_stderr, two.entropy_mean_stderr),
             )
         )
+    lines += _of_kinds(found, first)
     for (length, variance), entropy in _ENTROPIES.items():
         if length in found.length.values and variance in found.variance.values:
             one = found.sel(length=length, variance=variance)
@@ -222,18 +247,41 @@ def claims(found: xr.Dataset) -> list[Claim]:
     return lines
 
 
+def _of_kinds(found: xr.Dataset, init: str) -> list[Claim]:
+    """Logits over d in place of sqrt(d); causal masks, row by row; tokens that are alike."""
+    over, causal, alike = (found.sel(kind=kind) for kind in _KINDS)
+    head, rows = found.attrs["head"], causal.isel(row=slice(1, None))  # the first row has one key
+    lines = [same(f"{init}, over d: variance of the logits times d over that over sqrt(d)", 1,
+                  over.kind_logit_variance * head / found.logit_variance[0], 4 * float(found.logit_error[0] / found.logit_variance[0])),
+             same(f"{init}, causal: entropy of the first row", 0, causal.kind_row_measured[0], 1e-6),
+             agrees(f"{init}, causal: measured over predicted entropy of each other row", rows.kind_row, rows.kind_row_measured,
+                    rows.kind_row_stderr, 0.2)]
+    for name, one in (("over d", over), ("alike", alike)):
+        lines += [agrees(f"{init}, {name}: measured over predicted {column.replace('_', ' ')}", one[f"kind_{column}"],
+                         one[f"kind_{column}_measured"], one[f"kind_{column}_stderr"], 0.15) for column in ("row_variance", "entropy_mean")]
+    lines.append(above(f"{init}: measured entropy of tokens that are alike less that of others", 0.1,
+                       alike.kind_entropy_mean_measured - found.entropy_mean_measured[0],
+                       np.hypot(alike.kind_entropy_mean_stderr, found.entropy_mean_stderr[0])))
+    return lines
+
+
 def draw(found: xr.Dataset) -> Any:
-    """Entropy against the variance of the logits, and the variance at which rows freeze."""
-    figure, (axes,) = drawing.panels()
+    """Entropy against the variance of the logits, and the variance at which rows freeze; entropy by row under a causal mask."""
+    figure, (left, right) = drawing.panels(2)
     for k, length in enumerate(found.length.values):
         one = found.sel(length=length)
-        drawing.curve(axes, one.variance, one.independent, None, None, f"independent, n = {length}", k)
-        axes.axvline(float(one.freezing[0]), color=drawing.COLOURS[k], linewidth=0.8, linestyle=":")
+        drawing.curve(left, one.variance, one.independent, None, None, f"independent, n = {length}", k)
+        left.axvline(float(one.freezing[0]), color=drawing.COLOURS[k], linewidth=0.8, linestyle=":")
     place = len(found.length)
-    drawing.curve(axes, found.logit_variance, None, found.entropy_mean_measured, found.entropy_mean_stderr,
-                  f"layers, n = {found.attrs['tokens']}, measured", place)
-    axes.plot(found.logit_variance, found.entropy_mean, "_", color=drawing.COLOURS[place], markersize=9, label="predicted")
-    drawing.labelled(axes, "variance of the logits", "entropy of a row", "x")
+    drawing.curve(left, found.logit_variance, None, found.entropy_mean_measured, found.entropy_mean_stderr,
+                  f"layers, n = {found.attrs['tokens']}", place)
+    left.plot(found.logit_variance, found.entropy_mean, "_", color=drawing.COLOURS[place], markersize=9, label="predicted")
+    drawing.labelled(left, r"variance of the logits $\sigma^2$", "entropy $H$ of a row, nats", "x")
+    token = np.arange(1, found.sizes["row"] + 1)
+    one, first = found.sel(kind="causal"), found.isel(init=0)
+    drawing.curve(right, token, first.row, first.row_measured, first.row_stderr, f"{first.init.item()}, all keys", 0)
+    drawing.curve(right, token, one.kind_row, one.kind_row_measured, one.kind_row_stderr, f"{first.init.item()}, causal", 1)
+    drawing.labelled(right, "row", "entropy $H$, nats")
     return figure
 
 

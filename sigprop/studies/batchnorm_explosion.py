@@ -78,13 +78,14 @@ def claims(found: xr.Dataset) -> list[Claim]:
 
 
 def draw(found: xr.Dataset) -> Any:
-    """E[g²] by layer, with the predicted growth from the last layers back."""
+    """E[g²] by layer, with the predicted growth between the second and the last layers but two."""
     figure, (axes,) = drawing.panels()
     count = found.sizes["layer"]
     for k, act in enumerate(found.activation.values):
         one = found.sel(activation=act)
-        line = float(one.gradient[count - 3]) * float(one.predicted) ** np.arange(count - 3, -3, -1.0)
-        drawing.curve(axes, np.arange(1, count + 1), line, one.gradient, one.gradient_stderr, str(act), k)
+        line = float(one.gradient[count - 3]) * float(one.predicted) ** np.arange(count - 4, -1, -1.0)
+        drawing.curve(axes, np.arange(2, count - 1), line, None, None, str(act), k)
+        drawing.curve(axes, np.arange(1, count + 1), None, one.gradient, one.gradient_stderr, "", k)
     drawing.labelled(axes, "layer", "$E[g^2]$", "y")
     return figure
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -21,7 +22,7 @@ from sigprop.init.independent import Normal
 from sigprop.inputs import load
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, above, agrees, same
+from sigprop.studies.frame import Claim, above, agrees, averaged, same
 from sigprop.studies.study import Study as Base
 from sigprop.studies.study import initializer, measure, predict
 from sigprop.studies.training import trained
@@ -69,10 +70,10 @@ class Study(Base):
 
 
 def train(study: Study, steps: int = 300, learning_rate: float = 1e-3, batch_size: int = 64, key: Any = None) -> xr.Dataset:
-    """Reconstruct all digits with Adam, from a draw of the parameters.
+    """Reconstruct all digits with Adam, from a draw of the parameters; or from several, where ``key`` is ``[draws]``.
 
     Returns:
-        ``loss`` ``(step)``, the mean squared error of minibatches; ``chance``, that of the mean image.
+        ``loss`` ``(step)``, the mean squared error of minibatches, with ``draw`` first for several; ``chance``, that of the mean image.
 
     Raises:
         MissingDependency: where optax is not installed.
@@ -93,6 +94,7 @@ class Config(frame.Config):
         narrow: code of a network whose widths fall to it, with the first ``width`` units wide, measured at depth 8.
         width: see ``narrow``.
         steps: of Adam, 64 images each.
+        runs: of training, three or more.
     """
 
     init: str = "he"
@@ -101,25 +103,32 @@ class Config(frame.Config):
     narrow: int = 32
     width: int = 128
     steps: int = 300
+    runs: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("runs", self.runs, 3)
 
 
-PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=512, steps=2000, seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=512, steps=2000, runs=16, seeds=1024)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """log10 E[z²] ``(init, layer)``, predicted; of the narrow network E[z²] and E[g²], measured too; ``loss`` ``(init, step)``."""
+    """log10 E[z²] and log10 E[g²] ``(init, layer)``, predicted; of the narrow network E[z²] and E[g²], measured
+    too; ``loss`` ``(init, run, step)``."""
     def study(init: str, **sizes: int) -> Study:
         return Study(init=Normal(1e-4) if init == "small" else init, examples=2, **sizes)
 
     def point(init: str) -> dict[str, Any]:
-        one = predict(study(init, depth=config.depth), backward=False)
-        loss = train(study(init, depth=config.depth - 2), config.steps, key=config.key)
-        return {"decades": one.log10_second_moment.values, "loss": loss.loss.values, "chance": loss.chance.item()}
+        one = predict(study(init, depth=config.depth))
+        loss = train(study(init, depth=config.depth - 2), config.steps, key=jax.random.split(config.key, config.runs))
+        return {"decades": one.log10_second_moment.values, "backward": one.log10_grad_variance.values, "loss": loss.loss.values,
+                "chance": loss.chance.item()}
 
     small = study(config.init, depth=8, width=config.width, bottleneck=config.narrow)
     one, other = predict(small), measure(small, config.seeds, config.key)
     found = frame.over({"init": list(dict.fromkeys((config.init, *config.others)))}, point, out, "deep_autoencoder",
-                       {"decades": ("layer",), "loss": ("step",)})
+                       {"decades": ("layer",), "backward": ("layer",), "loss": ("run", "step")})
     columns = {name: ("narrow", d[key].values) for key in ("second_moment", "grad_variance")
                for name, d, key in ((key, one, key), (f"{key}_measured", other, key), (f"{key}_stderr", other, f"{key}_stderr"))}
     return found.assign(columns).assign(widths=("narrow", np.array(small.widths[1:])))
@@ -128,11 +137,14 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 def claims(found: xr.Dataset) -> list[Claim]:
     """Glorot halves E[z²] in each square layer, He keeps it and alone learns; He's gradients follow n_out / n_in at a bottleneck."""
     kept, first = found.isel(init=0), str(found.init.values[0])
-    lines = [same(f"{first}: log10 of E[z²] of the last layer over that of the first", 0, kept.decades[-1] - kept.decades[0], 1e-4)]
+    lines = [same(f"{first}: log10 of E[z²] of the last layer over that of the first", 0, kept.decades[-1] - kept.decades[0], 1e-4),
+             same(f"{first}: log10 of E[g²] of the first layer over that of the last", 0, kept.backward[0] - kept.backward[-1], 1e-4)]
     for init, factor in (("xavier", 0.5), ("small", 0.0032)):
         if init in found.init.values[1:]:
             one = found.sel(init=init).decades.values
             lines.append(same(f"{init}: log10 of E[z²] after forty layers", 40 * np.log10(factor), one[40] - one[0], 1e-3))
+            one = found.sel(init=init).backward.values
+            lines.append(same(f"{init}: log10 of E[g²] after forty layers back", 40 * np.log10(factor), one[-41] - one[-1], 1e-3))
     lines.append(same(f"{first}, narrow: E[z²] of the code over that of the first layer", 1,
                       found.second_moment[len(found.narrow) // 2 - 1] / found.second_moment[0], 1e-5))
     growth = (found.grad_variance[:-1] / found.grad_variance[1:]).values * (found.widths[:-1] / found.widths[1:]).values
@@ -141,22 +153,25 @@ def claims(found: xr.Dataset) -> list[Claim]:
     )
     lines += [agrees(f"{first}, narrow: measured over predicted {name}", found[key], found[f"{key}_measured"], found[f"{key}_stderr"], 0.4)
               for key, name in (("second_moment", "E[z²]"), ("grad_variance", "E[g²]"))]
-    tail = found.loss[:, -max(found.sizes["step"] // 15, 1):] / found.chance
-    mean, error = tail.mean("step"), tail.std("step", ddof=1) / tail.sizes["step"] ** 0.5
-    lines.append(above(f"{first}: share of the error of the mean image that training takes away", 0.2, 1 - mean[0], error[0]))
-    return [*lines, *(above(f"{init}: share of it that is left", 0.95, mean.sel(init=init), error.sel(init=init))
-                      for init in found.init.values[1:])]
+    left = (found.loss.isel(step=slice(-max(found.sizes["step"] // 15, 1), None)).mean("step") / found.chance).transpose("init", "run")
+    lines.append(above(f"{first}: share of the error of the mean image that training takes away", 0.2, *averaged(1 - left[0])))
+    return [*lines, *(above(f"{first}: that share less that under {init}", 0.15,
+                            *averaged(left.sel(init=init) - left[0])) for init in found.init.values[1:])]
 
 
 def draw(found: xr.Dataset) -> Any:
-    """E[z²] by layer, and losses."""
-    figure, (left, right) = drawing.panels(2)
+    """E[z²] by layer, E[z²] and E[g²] of the narrow network, and losses: means and standard deviations over runs."""
+    figure, (left, middle, right) = drawing.panels(3)
+    layer = np.arange(1, found.sizes["narrow"] + 1)
+    for k, (name, label) in enumerate({"second_moment": "$E[z^2]$", "grad_variance": "$E[g^2]$"}.items()):
+        drawing.curve(middle, layer, found[name], found[f"{name}_measured"], found[f"{name}_stderr"], label, k)
+    drawing.labelled(middle, f"layer, widths down to {int(found.widths.min())}", "second moment")
     for k, init in enumerate(found.init.values):
         one = found.sel(init=init)
         drawing.curve(left, np.arange(1, one.sizes["layer"] + 1), 10.0**one.decades, None, None, str(init), k)
-        drawing.curve(right, np.arange(one.sizes["step"]), one.loss / one.chance, None, None, str(init), k)
+        drawing.band(right, np.arange(one.sizes["step"]), one.loss.transpose("run", "step") / float(one.chance), str(init), k)
     drawing.labelled(left, "layer", "$E[z^2]$", "y")
-    drawing.labelled(right, "step of Adam", "loss over that of the mean image")
+    drawing.labelled(right, "step of Adam", "loss over that of the mean image", "y")
     return figure
 
 

@@ -93,7 +93,7 @@ class Config(frame.Config):
     init: str = "he"
     kinds: tuple[str, ...] = ("depthwise", "grouped")
     k: tuple[int, ...] = (3, 5)
-    channels: tuple[int, ...] = (32,)
+    channels: tuple[int, ...] = (16, 64)
     groups: int = 4
 
 
@@ -112,12 +112,14 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 def claims(found: xr.Dataset) -> list[Claim]:
     """n counts k² taps times the channels of a group: 2 in the middle for all, and fewer taps at the border."""
     k = found.k
-    middle, corner = found.predicted.isel(row=4, column=4), found.predicted.isel(row=0, column=0)
+    middle = found.predicted.isel(row=4, column=4)
     worst = middle.values.ravel()[np.argmax(np.abs(middle - 2).values)]
-    taps = xr.apply_ufunc(np.vectorize(lambda n: (ceil(n / 2) / n) ** 2), k)
-    share = (corner / middle / taps).values.ravel()
-    lines = [same("E[z²] in the middle, for all kinds, k and channels", 2, worst, 1e-5),
-             same("E[z²] in the corner over the middle, in units of the taps that are left", 1, share[np.argmax(np.abs(share - 1))], 1e-5)]
+    lines = [same("E[z²] in the middle, for all kinds, k and channels", 2, worst, 1e-5)]
+    taps = xr.apply_ufunc(np.vectorize(lambda n: ceil(n / 2) / n), k)  # of those along an axis, in the first row
+    for name, column, left in (("corner", 0, taps**2), ("middle of an edge", 4, taps)):
+        share = (found.predicted.isel(row=0, column=column) / middle / left).values.ravel()
+        lines.append(same(f"E[z²] in the {name} over the middle, in units of the taps that are left", 1,
+                          share[np.argmax(np.abs(share - 1))], 1e-5))
     return [
         *lines,
         *(

@@ -77,7 +77,7 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 
 def _signals(config: Config, weight_variance: Any, draw: Any) -> dict[str, Any]:
     """Of one network and two inputs, by layer: mean squares, the mean product, and E[g²] of random cotangents of the last layer."""
-    key = jax.random.key(draw)
+    key = frame.draw_key(draw)
     act = {"tanh": jnp.tanh, "erf": jax.scipy.special.erf}[config.activation]
     unit = Normal(1 / config.width)
 

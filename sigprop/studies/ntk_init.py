@@ -19,7 +19,7 @@ from sigprop.infinite import infinite_kernel
 from sigprop.init.checks import check_whole
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, above, agrees, same, slope
+from sigprop.studies.frame import Claim, above, agrees, near, same, slope
 from sigprop.studies.study import initializer
 from sigprop.types import Kernel
 
@@ -31,10 +31,10 @@ class Config(frame.Config):
     Attributes:
         first, second: initializers of which the kernels are compared.
         depths: numbers of hidden layers at which they are.
-        depth: of the networks that are measured and trained.
+        depth: of the networks that are measured and trained, of either initializer with the same learning rate.
         widths: of their hidden layers, in ascending order; the last one is trained.
         examples: images, whose even ones are 1 and whose odd ones are -1.
-        steps: of gradient descent, at half the largest learning rate, at which the loss is compared.
+        steps: of gradient descent, at half the largest learning rate of ``first``, at which the loss is compared.
         draws: networks that are trained.
     """
 
@@ -46,7 +46,7 @@ class Config(frame.Config):
     examples: int = 16
     steps: tuple[int, ...] = (0, 1, 4, 16)
     draws: int = 768
-    seeds: int = 512
+    seeds: int = 1024
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,21 +71,20 @@ def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``init``: the kernels' diagonals ``(depth)`` of networks that are square throughout, spectra and alignment with the targets;
-    the distance of finite kernels of the first ``(width)``, root mean square over draws; its loss ``(step)`` under gradient descent,
-    predicted and measured."""
+    the distance of finite kernels of the first ``(width)``, root mean square over draws, and the alignment of the widest; losses
+    ``(init, step)`` under gradient descent, predicted and measured."""
     x, parity = _data(config)
     y, names = jnp.asarray(parity), (config.first, config.second)
     square = {name: [infinite_kernel(_network(name, [x.shape[1]] * (depth + 2), x))(x) for depth in config.depths] for name in names}
     kernels = {name: infinite_kernel(_network(name, [x.shape[1], *[config.widths[-1]] * config.depth, 1], x))(x) for name in names}
-    finite = frame.drawn({"width": config.widths, "draw": range(config.seed, config.seed + config.seeds)}, partial(_distance, config),
-                         out, "ntk_init", {}, static=["width"]).value
-    root = (finite**2).mean("draw") ** 0.5
+    finite = frame.drawn({"width": config.widths, "draw": range(config.seed, config.seed + config.seeds)}, partial(_finite, config),
+                         out, "ntk_init", {}, static=["width"])
+    apart, wide = finite.distance**2, finite.isel(width=-1)
+    root = apart.mean("draw") ** 0.5
     rate = 0.5 * float(dynamics.max_learning_rate(_ntk(kernels[config.first])))
-    path = dynamics.gradient_descent(kernels[config.first], y, test=kernels[config.first], steps=np.array(config.steps), learning_rate=rate)
-    assert path.covariance is not None
-    expected = np.mean((np.asarray(path.mean) - y) ** 2, (1, 2)) + np.mean(np.diagonal(np.asarray(path.covariance), axis1=1, axis2=2), 1)
-    trained = frame.drawn({"rate": [rate], "draw": range(config.seed, config.seed + config.draws)}, partial(_trained, config), out,
-                          "ntk_init_training", {"value": ("step",)}).value.isel(rate=0)
+    expected = [_expected(config, kernels[name], y, rate) for name in names]
+    trained = frame.drawn({"init": list(names), "rate": [rate], "draw": range(config.seed, config.seed + config.draws)},
+                          partial(_trained, config), out, "ntk_init_training", {"value": ("step",)}).value.isel(rate=0)
 
     def by_init(function: Any) -> tuple[str, np.ndarray]:
         return "init", np.array([float(function(kernels[name].ntk)) for name in names])
@@ -95,11 +94,19 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         "ntk": (("init", "depth"), [[float(np.mean(np.diag(_ntk(k)))) for k in square[n]] for n in names]),
         "spectrum": (("init", "rank"), np.stack([np.asarray(spectra.spectrum(kernels[n].ntk)) for n in names])),
         "condition": by_init(spectra.condition_number), "alignment": by_init(lambda k: spectra.alignment(k, y @ y.T)),
-        "distance": root, "distance_stderr": (finite**2).std("draw", ddof=1) / (2 * root * config.seeds**0.5),
-        "loss": ("step", expected), "loss_measured": trained.mean("draw"),
+        "distance": root, "distance_stderr": apart.std("draw", ddof=1) / (2 * root * config.seeds**0.5),
+        "alignment_measured": wide.alignment.mean("draw"), "alignment_stderr": wide.alignment.std("draw", ddof=1) / config.seeds**0.5,
+        "loss": (("init", "step"), expected), "loss_measured": trained.mean("draw"),
         "loss_stderr": trained.std("draw", ddof=1) / config.draws**0.5},
         {"init": list(names), "depth": list(config.depths), "step": list(config.steps)},
         {"rate": rate, "gains": [2.0 if n == "he" else 1.0 for n in names], "trained": config.depth, "size": float(np.mean(x**2))})
+
+
+def _expected(config: Config, kernel: Kernel, y: Any, rate: float) -> np.ndarray:
+    """The loss at the config's steps, of the mean prediction and of the spread of predictions."""
+    path = dynamics.gradient_descent(kernel, y, test=kernel, steps=np.array(config.steps), learning_rate=rate)
+    assert path.covariance is not None
+    return np.mean((np.asarray(path.mean) - y) ** 2, (1, 2)) + np.mean(np.diagonal(np.asarray(path.covariance), axis1=1, axis2=2), 1)
 
 
 def _ntk(kernel: Kernel) -> Any:
@@ -107,19 +114,20 @@ def _ntk(kernel: Kernel) -> Any:
     return kernel.ntk
 
 
-def _distance(config: Config, width: int, draw: Any) -> Any:
-    """Of the kernel of one finite network from the infinite one, relative."""
-    x, _ = _data(config)
+def _finite(config: Config, width: int, draw: Any) -> dict[str, Any]:
+    """Of the kernel of one finite network: the relative distance from the infinite one, and the alignment with the targets."""
+    x, y = _data(config)
     net = _network(config.first, [x.shape[1], *[width] * config.depth, 1], x)
     with jax.ensure_compile_time_eval():
         limit = infinite_kernel(net)(x).ntk
-    return spectra.relative_distance(empirical_kernel(net)(net.init(jax.random.key(draw)), x).ntk, limit)
+    kernel = _ntk(empirical_kernel(net)(net.init(frame.draw_key(draw)), x))
+    return {"distance": spectra.relative_distance(kernel, limit), "alignment": spectra.alignment(kernel, jnp.asarray(y @ y.T))}
 
 
-def _trained(config: Config, rate: Any, draw: Any) -> Any:
+def _trained(config: Config, init: str, rate: Any, draw: Any) -> Any:
     """Mean squared errors at the config's steps of one real network under full-batch gradient descent."""
     x, y = _data(config)
-    net = _network(config.first, [x.shape[1], *[config.widths[-1]] * config.depth, 1], x)
+    net = _network(init, [x.shape[1], *[config.widths[-1]] * config.depth, 1], x)
 
     def error(params: Any) -> Any:
         return jnp.mean((net.apply(params, jnp.asarray(x)) - y) ** 2)
@@ -128,7 +136,7 @@ def _trained(config: Config, rate: Any, draw: Any) -> Any:
         value, slopes = jax.value_and_grad(lambda p: error(p) / 2)(params)
         return jax.tree.map(lambda p, g: p - rate * g, params, slopes), 2 * value
 
-    return jax.lax.scan(step, net.init(jax.random.key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
+    return jax.lax.scan(step, net.init(frame.draw_key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
@@ -142,12 +150,19 @@ def claims(found: xr.Dataset) -> list[Claim]:
     lines += [same(f"{d} hidden layers: NTK diagonal of {found.init.values[1]} over {found.init.values[0]}", 2.0**-d,
                    ratio.sel(depth=d), 1e-5 * 2.0**-d) for d in found.depth.values]
     power, error = slope(np.log(found.width), np.log(found.distance), found.distance_stderr / found.distance)
-    lines.append(same("power of the width in the distance of finite NTKs", -0.5, power, 0.1))
-    start = float(found.loss[0])
-    curve = 1 + (found.loss_measured - found.loss) / start
-    title = "1 + (loss under gradient descent less that predicted) / loss at the start"
-    lines.append(agrees(title, 1, curve, found.loss_stderr / start, 0.15))
-    return [*lines, above("loss before over loss after", 2, float(found.loss_measured[0] / found.loss_measured[-1]), 0)]
+    lines.append(near("power of the width in the distance of finite NTKs", -0.5, power, error, 0.1))
+    lines.append(agrees(f"{found.init.values[0]}: measured over predicted alignment of the widest NTK with the targets",
+                        found.alignment[0], found.alignment_measured, found.alignment_stderr, 0.1))
+    for name in found.init.values:
+        loss, measured, error = (found[f"loss{end}"].sel(init=name) for end in ("", "_measured", "_stderr"))
+        title = f"{name}: 1 + (loss under gradient descent less that predicted) / loss at the start"
+        lines.append(agrees(title, 1, 1 + (measured - loss) / loss[0], error / loss[0], 0.15))
+    fall = found.loss_measured[:, 0] / found.loss_measured[:, -1]
+    fast, slow = found.init.values
+    last, error = found.loss_measured[:, -1], found.loss_stderr[:, -1]
+    ratio = last[1] / last[0]
+    return [*lines, above(f"{fast}: loss before over loss after", 2, fall[0], 0),
+            above(f"loss after as many steps, {slow} over {fast}", 1.5, ratio, ratio * np.hypot(error[0] / last[0], error[1] / last[1]))]
 
 
 def draw(found: xr.Dataset) -> Any:
@@ -159,7 +174,9 @@ def draw(found: xr.Dataset) -> Any:
     line = float(found.distance[0]) * np.sqrt(float(found.width[0]) / found.width)
     drawing.curve(middle, found.width, line, found.distance, found.distance_stderr, "1/sqrt(width)", 0)
     drawing.labelled(middle, "width", "distance from the infinite NTK", "xy")
-    drawing.curve(right, found.step + 1, found.loss, found.loss_measured, found.loss_stderr, str(found.init.values[0]), 0)
+    for k, name in enumerate(found.init.values):
+        loss, measured, error = (found[f"loss{end}"].sel(init=name) for end in ("", "_measured", "_stderr"))
+        drawing.curve(right, found.step + 1, loss, measured, error, str(name), k)
     drawing.labelled(right, "step + 1", "mean squared error", "xy")
     return figure
 

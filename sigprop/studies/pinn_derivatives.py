@@ -3,12 +3,15 @@
 For the wave equation ``r = u_tt - c² u_xx``, so that ``E[r²] = E[u_tt²] + c⁴ E[u_xx²] - 2 c² E[u_tt u_xx]``; with one hidden layer and
 isotropic weights ``E[u_tt u_xx] = E[u_tt²] / 3`` at the origin. A ReLU network has no second derivative: its residual would be zero
 whatever it is worth, and is refused.
+
+For the wave equation, which is linear, gradient descent follows the tangent kernel of residuals and initial values together; Burgers'
+equation is trained with Adam from a loss that is predicted too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +22,18 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
-from sigprop import nn, pinn
+from sigprop import dynamics, nn, pinn
 from sigprop.errors import SigpropError
 from sigprop.infinite import infinite_kernel
 from sigprop.init.checks import check_number, check_whole
 from sigprop.init.independent import Normal
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, agrees, same
+from sigprop.studies.frame import Claim, above, agrees, same
+from sigprop.studies.training import fitted
 
 _ACTS: dict[str, Callable[..., Any]] = {"tanh": jnp.tanh, "sin": jnp.sin, "gelu": partial(nnx.gelu, approximate=False), "relu": nnx.relu}
+_EQUATIONS = ("heat", "Burgers", "Helmholtz")
 _PAIRS = {"u_x²": (0, 0), "u_tt²": (1, 1), "u_xx²": (2, 2), "u_tt u_xx": (1, 2)}  # of the outputs of ``_derivatives``
 
 
@@ -44,6 +49,9 @@ class Config(frame.Config):
         bias_variance: of all biases, above 0: without biases second derivatives of odd activations vanish at the origin.
         speeds: c of the wave equation.
         third: what E[u_tt u_xx] over E[u_tt²] is claimed to be for one hidden layer at the origin.
+        viscosity, number: of Burgers' equation, and the wave number of Helmholtz'.
+        units, draws: width of the networks with one hidden layer of sines that are trained, and their number, eight or more.
+        steps: of gradient descent, at half the largest learning rate, and of Adam, at which losses are compared.
     """
 
     activations: tuple[str, ...] = ("tanh", "sin")
@@ -53,16 +61,23 @@ class Config(frame.Config):
     bias_variance: float = 0.25
     speeds: tuple[float, ...] = (0.5, 1.0, 2.0)
     third: float = 1 / 3
+    viscosity: float = 0.1
+    number: float = 2.0
+    units: int = 256
+    draws: int = 256
+    steps: tuple[int, ...] = (0, 1, 4, 16, 64)
     seeds: int = 16384
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("width", self.width)
+        for name, least in {"width": 1, "units": 1, "draws": 8}.items():
+            check_whole(name, getattr(self, name), least)
         check_number("gain", self.gain, above=0.0)
         check_number("bias_variance", self.bias_variance, above=0.0)
 
 
-PRESETS = {"quick": Config(), "paper": Config(activations=("tanh", "sin", "gelu"), depths=(1, 2, 3), width=512, seeds=65536)}
+PRESETS = {"quick": Config(), "paper": Config(activations=("tanh", "sin", "gelu"), depths=(1, 2, 3), width=512, units=1024, draws=512,
+                                               steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256), seeds=65536)}
 
 
 def _points() -> np.ndarray:
@@ -109,6 +124,14 @@ def _residual(base: Network, c: float) -> Callable[..., Any]:
     return lambda p, x: _second(u, 0)(p, x) - c**2 * _second(u, 1)(p, x)
 
 
+def _equation(base: Network, name: str, config: Config) -> Callable[..., Any]:
+    u = _solution(base)
+    t, x = _along(u, 0), _along(u, 1)
+    return {"wave": _residual(base, 1.0), "heat": lambda p, at: t(p, at) - _second(u, 1)(p, at),
+            "Burgers": lambda p, at: t(p, at) + u(p, at) * x(p, at) - config.viscosity * _second(u, 1)(p, at),
+            "Helmholtz": lambda p, at: _second(u, 0)(p, at) + _second(u, 1)(p, at) + config.number**2 * u(p, at)}[name]
+
+
 def _predicted(base: Network, function: Callable[..., Any], points: np.ndarray) -> np.ndarray:
     """Second moments of the outputs of ``function`` at the same point, the mean over points."""
     net = network(_at(function), points, init=base.init)
@@ -116,8 +139,10 @@ def _predicted(base: Network, function: Callable[..., Any], points: np.ndarray) 
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """By ``activation`` and ``depth``: second moments of derivatives ``(pair)`` and of wave residuals ``(speed)``, predicted and measured;
-    the share of the residual's loss at step 0 beside that of u² at the same points; ``third``, E[u_tt u_xx] / E[u_tt²] at the origin."""
+    """By ``activation`` and ``depth``: second moments of derivatives ``(pair)``, of wave residuals ``(speed)`` and of those of other
+    equations ``(equation)``, predicted and measured; the share of the residual's loss at step 0 beside that of u² at the same points;
+    ``third``, E[u_tt u_xx] / E[u_tt²] at the origin. By ``step`` the loss of the wave equation under gradient descent, ``loss``, predicted
+    and measured, and that of Burgers' under Adam, ``burgers``, predicted at step 0."""
     def point(activation: str, depth: int) -> dict[str, Any]:
         base, points = _base(config, activation, depth), _points()
         moments = _predicted(base, _derivatives(base), points)
@@ -126,31 +151,95 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         measured = _measured(config, base, points)
         found = {"moment": np.array([moments[pair] for pair in _PAIRS.values()]),
                  "residual": np.array([_predicted(base, _residual(base, c), points) for c in config.speeds]),
+                 "other": np.array([_predicted(base, _equation(base, name, config), points) for name in _EQUATIONS]),
                  "third": at_zero[1, 2] / at_zero[1, 1], "share": float(pinn.loss_balance(base, terms)["share"].sel(term="residual"))}
-        count = len(_PAIRS)
+        ends = np.cumsum([len(_PAIRS), len(config.speeds)])
         return found | {f"{name}{suffix}": part for suffix, column in zip(("_measured", "_stderr"), measured, strict=True)
-                        for name, part in (("moment", column[:count]), ("residual", column[count:]))}
+                        for name, part in zip(axes, np.split(column, ends), strict=True)}
 
-    axes = {"moment": ("pair",), "residual": ("speed",)}
+    axes = {"moment": ("pair",), "residual": ("speed",), "other": ("equation",)}
     dims = {f"{name}{suffix}": axis for name, axis in axes.items() for suffix in ("", "_measured", "_stderr")}
     found = frame.over({"activation": config.activations, "depth": config.depths}, point, out, "pinn_derivatives", dims)
-    return found.assign_coords(pair=list(_PAIRS), speed=list(config.speeds)).assign_attrs(
+    names = {"pair": list(_PAIRS), "speed": list(config.speeds), "equation": list(_EQUATIONS), "step": list(config.steps)}
+    return found.assign(_training(config, out)).assign_coords(names).assign_attrs(
         third=config.third, width=config.width, relu=_refusal(config))
 
 
 def _measured(config: Config, base: Network, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means over points and draws of the parameters, and their standard errors."""
-    derivatives = _derivatives(base)
+    derivatives, others = _derivatives(base), [_equation(base, name, config) for name in _EQUATIONS]
 
     def one(key: Any) -> Any:
         p = base.init(key)
         values = jax.vmap(lambda x: derivatives(p, x))(jnp.asarray(points))
         residuals = [values[:, 1] - c**2 * values[:, 2] for c in config.speeds]
+        residuals += [jax.vmap(lambda x: other(p, x))(jnp.asarray(points)) for other in others]
         return jnp.stack([*((values[:, a] * values[:, b]).mean() for a, b in _PAIRS.values()), *((r**2).mean() for r in residuals)])
 
     groups = jax.random.split(config.key, (max(config.seeds // 64, 8), 64))
     found = np.asarray(jax.jit(lambda keys: jax.lax.map(lambda some: jax.vmap(one)(some).mean(0), keys))(groups), np.float64)
     return found.mean(0), found.std(0, ddof=1) / len(found) ** 0.5
+
+
+def _training(config: Config, out: Path | None) -> dict[str, Any]:
+    """Losses at the config's steps, expected and over draws."""
+    whole, points, targets, start = _problem(config, "wave")
+    kernel = infinite_kernel(whole)(points)
+    rate = 0.5 * float(dynamics.max_learning_rate(kernel.ntk))  # type: ignore[arg-type]
+    path = dynamics.gradient_descent(kernel, jnp.asarray(targets), test=kernel, steps=np.array(config.steps), learning_rate=rate)
+    assert path.covariance is not None
+    spread = np.diagonal(np.asarray(path.covariance), axis1=1, axis2=2)
+    expected = np.mean((np.asarray(path.mean) - targets) ** 2, (1, 2)) + np.mean(spread, 1)
+    found: dict[str, Any] = {"loss": ("step", expected), "burgers_start": _problem(config, "Burgers")[3], "wave_start": start}
+    untrained = replace(config, steps=(0,))
+    runs = {"loss": (_descended, config, {"rate": [rate]}, 1), "burgers": (_with_adam, config, {}, 1),
+            "burgers_start": (_with_adam, untrained, {}, 32)}  # whose squares of products have long tails
+    for name, (function, options, rates, more) in runs.items():
+        grid = {**rates, "draw": range(config.seed, config.seed + more * config.draws)}
+        run = frame.drawn(grid, partial(function, options), out, f"pinn_derivatives_{name}", {"value": ("step",)}).value.squeeze(drop=True)
+        found |= {f"{name}_measured": run.mean("draw"), f"{name}_stderr": run.std("draw", ddof=1) / run.sizes["draw"] ** 0.5}
+    return found
+
+
+def _problem(config: Config, equation: str) -> tuple[Network, np.ndarray, np.ndarray, float]:
+    """The residual at eight points and u at eight of the start, ``u(0, x) = sin(pi x)``, as one function of ``[t, x, a, b]``, a times the
+    former plus b times the latter, with an a for which both losses are equal at step 0; targets ``[16, 1]``; the expected loss."""
+    base, rng = _base(replace(config, width=config.units), "sin", 1), np.random.default_rng(1)
+    inner, start = rng.uniform(-1, 1, (8, 2)).astype(np.float32), np.stack([np.zeros(8), np.linspace(-1, 1, 8)], 1).astype(np.float32)
+    values = np.sin(np.pi * start[:, 1:])
+    u, residual = _solution(base), _equation(base, equation, config)
+    terms = pinn.loss_balance(base, {"residual": (_at(residual), inner, None), "start": (_at(u), start, values)}).loss.values
+    marks = np.repeat(np.array([[(terms[1] / terms[0]) ** 0.5, 0], [0, 1]], np.float32), 8, 0)
+    points = np.concatenate([np.concatenate([inner, start]), marks], 1)
+    whole = network(_at(lambda p, z: z[2] * residual(p, z[:2]) + z[3] * u(p, z[:2])), points, init=base.init)
+    return whole, points, np.concatenate([np.zeros((8, 1)), values]), float(terms[1])
+
+
+def _cost(config: Config, equation: str) -> tuple[Network, Callable[[Any], Any]]:
+    with jax.ensure_compile_time_eval():
+        whole, points, targets, _ = _problem(config, equation)
+    return whole, lambda p: jnp.mean((whole.apply(p, jnp.asarray(points)) - targets) ** 2)
+
+
+def _descended(config: Config, rate: Any, draw: Any) -> Any:
+    """Losses of the wave equation under full-batch gradient descent, of one draw."""
+    whole, cost = _cost(config, "wave")
+
+    def step(params: Any, _: Any) -> tuple[Any, Any]:
+        value, slopes = jax.value_and_grad(cost)(params)
+        return jax.tree.map(lambda p, g: p - rate / 2 * g, params, slopes), value
+
+    return jax.lax.scan(step, whole.init(frame.draw_key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
+
+
+def _with_adam(config: Config, draw: Any) -> Any:
+    """Losses of Burgers' equation under Adam on all points, of one draw."""
+    whole, cost = _cost(config, "Burgers")
+    params, losses = whole.init(frame.draw_key(draw)), []
+    for first, last in zip((0, *config.steps[:-1]), config.steps, strict=True):
+        params = fitted(lambda p, _: cost(p), params, jax.random.key(0), first, last, count=1, batch_size=1)
+        losses.append(cost(params))
+    return jnp.stack(losses)
 
 
 def _refusal(config: Config) -> str:
@@ -171,26 +260,46 @@ def claims(found: xr.Dataset) -> list[Claim]:
             one, name = found.sel(activation=act, depth=depth), f"{act}, {depth} hidden layers"
             tt, xx, cross = (float(one.moment.sel(pair=p)) for p in ("u_tt²", "u_xx²", "u_tt u_xx"))
             whole = np.array([tt + c**4 * xx - 2 * c**2 * cross for c in found.speed.values])
-            lines.append(same(f"{name}: E[residual²] over what its terms make", 1, float(np.max(one.residual / whole)), 1e-6))
+            ratio = (one.residual / whole).values
+            lines.append(same(f"{name}: E[residual²] over what its terms make", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-6))
             squares = [p for p in found.pair.values if p != "u_tt u_xx"]
             margin = 0.1 + 8.0 * (depth - 1) / found.attrs["width"]
-            for title, column, where in (("E[derivative²]", "moment", {"pair": squares}), ("E[residual²]", "residual", {})):
+            for title, column, where in (("E[derivative²]", "moment", {"pair": squares}), ("E[residual²]", "residual", {}),
+                                         ("E[residual²] of other equations", "other", {})):
                 theory, mean, error = (one[f"{column}{suffix}"].sel(where) for suffix in ("", "_measured", "_stderr"))
                 lines.append(agrees(f"{name}: measured over predicted {title}", theory, mean, error, margin))
             if depth == 1:
                 lines.append(same(f"{name}: E[u_tt u_xx] / E[u_tt²] at the origin", found.attrs["third"], float(one.third), 1e-5))
+    return lines + _learned(found)
+
+
+def _learned(found: xr.Dataset) -> list[Claim]:
+    """Losses at step 0 are those predicted, the wave equation's stay so, and both are learned."""
+    start = float(found.loss[0])
+    curve, error = 1 + (found.loss_measured - found.loss) / start, found.loss_stderr / start
+    lines = [same("wave: expected loss at step 0 over that of balanced terms", 1, start / found.wave_start, 1e-5),
+             agrees("wave: 1 + (loss under gradient descent less that predicted) / loss at step 0", 1, curve, error, 0.2),
+             agrees("Burgers: measured over predicted loss at step 0", found.burgers_start, found.burgers_start_measured,
+                    found.burgers_start_stderr, 0.2)]
+    for name, column in (("wave", "loss"), ("Burgers", "burgers")):
+        one, error = found[f"{column}_measured"], found[f"{column}_stderr"]
+        fall = one[0] / one[-1]
+        lines.append(above(f"{name}: loss at step 0 over that at the last one", 10, fall, fall * error[-1] / one[-1]))
     return lines
 
 
 def draw(found: xr.Dataset) -> Any:
-    """Residuals against the wave speed, and their share of the loss at step 0 for c = 1 against depth."""
-    figure, (left, right) = drawing.panels(2)
+    """Residuals against the wave speed, their share of the loss at step 0 for c = 1 against depth, and losses in training."""
+    figure, (left, middle, right) = drawing.panels(3)
     for k, act in enumerate(found.activation.values):
         one = found.sel(activation=act).isel(depth=-1)
         drawing.curve(left, found.speed, one.residual, one.residual_measured, one.residual_stderr, str(act), k)
-        drawing.curve(right, found.depth, found.share.sel(activation=act), None, 0, str(act), k)
-    drawing.labelled(left, "wave speed c", "$E[r^2]$", "xy")
-    drawing.labelled(right, "hidden layers", "share of the residual in the loss")
+        drawing.curve(middle, found.depth, found.share.sel(activation=act), None, 0, str(act), k)
+    drawing.labelled(left, "wave speed $c$", "$E[r^2]$ of $r = u_{tt} - c^2 u_{xx}$", "xy")
+    drawing.labelled(middle, "hidden layers", "share of the residual in the loss")
+    drawing.curve(right, found.step + 1, found.loss, found.loss_measured, found.loss_stderr, "wave, gradient descent", 0)
+    drawing.curve(right, found.step + 1, None, found.burgers_measured, found.burgers_stderr, "Burgers, Adam", 1)
+    drawing.labelled(right, "step + 1", "loss", "xy")
     return figure
 
 

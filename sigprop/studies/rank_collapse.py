@@ -85,17 +85,24 @@ def _network(config: Config, layers: int, kind: str) -> Network:
 
 
 def _likeness(covariance: Any) -> Any:
-    """Of tokens ``[..., T, T]``: the part of their mean square that the mean token has, and the whole."""
-    return jnp.stack([covariance.mean((-1, -2)), jnp.diagonal(covariance, axis1=-2, axis2=-1).mean(-1)], -1)
+    """Of tokens ``[..., T, T]``: the part of their mean square that the mean token has, the whole, and the rest."""
+    mean, square = covariance.mean((-1, -2)), jnp.diagonal(covariance, axis1=-2, axis2=-1).mean(-1)
+    return jnp.stack([mean, square, square - mean], -1)
+
+
+def _parts(y: Any) -> Any:
+    """The same of tokens ``[T, features]``, without cancellation."""
+    mean = y.mean(0)
+    return jnp.stack([(mean**2).mean(), (y**2).mean(), ((y - mean) ** 2).mean()])
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``kind`` (``plain``, ``residual``, ``uniform``, a residual stream under uniform attention) and ``layer``: the mean product of two
-    tokens, equal ones among them, and their mean square, ``(part)``, predicted and measured."""
+    tokens, equal ones among them, their mean square, and their mean square around their mean, ``(part)``, predicted and measured."""
     def point(kind: str) -> dict[str, Any]:
         nets = [_network(config, layers, kind) for layers in range(1, config.layers + 1)]
         kernels = [infinite_kernel(net, ntk=False, diagonal="batch")(*net.example) for net in nets]
-        keys = jax.random.split(config.key, (8, max(config.seeds // 8, 1)))
+        keys = jax.random.split(config.key, (max(config.seeds // 8, 8), 8))
         moments = np.stack([_measured(net, keys) for net in nets], 1)
         return {"predicted": np.stack([np.asarray(_likeness(k.nngp[0])) for k in kernels]),
                 "uncertain": np.array([float(k.error) for k in kernels]), "measured": moments.mean(0),
@@ -104,16 +111,16 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     dims = {**dict.fromkeys(("predicted", "measured", "stderr"), ("layer", "part")), "uncertain": ("layer",)}
     found = frame.over({"kind": ["plain", "residual", "uniform"]}, point, out, "rank_collapse", dims)
     x = unit_inputs((1, config.tokens, config.features), config.seed)[0]
-    start = np.asarray(_likeness(x @ x.T / config.features), float)
-    return found.assign_coords(part=["mean", "square"], layer=np.arange(1, config.layers + 1)).assign(start=("part", start)).assign_attrs(
+    start = np.asarray(_parts(x), float)
+    names = {"part": ["mean", "square", "apart"], "layer": np.arange(1, config.layers + 1)}
+    return found.assign_coords(names).assign(start=("part", start)).assign_attrs(
         kept=config.kept or 1 - config.branch**2, features=config.features)
 
 
 def _measured(net: Network, keys: Any) -> np.ndarray:
     """Means over groups of draws, ``[groups, part]``."""
     def one(key: Any) -> Any:
-        y = net.apply(net.init(key), jnp.asarray(net.example[0]))[0]
-        return _likeness(y @ y.T / y.shape[-1])
+        return _parts(net.apply(net.init(key), jnp.asarray(net.example[0]))[0])
 
     return np.asarray(jax.jit(lambda keys: jax.lax.map(lambda some: jax.vmap(one)(some).mean(0), keys))(keys), np.float64)
 
@@ -124,12 +131,15 @@ def claims(found: xr.Dataset) -> list[Claim]:
     for kind in found["kind"].values:
         one = found.sel(kind=kind)
         margin = 0.1 + 4.0 * last / found.attrs["features"]
-        lines.append(agrees(f"{kind}: measured over predicted token moments", one.predicted, one.measured, one.stderr, margin))
-    apart = found.predicted.sel(part="square") - found.predicted.sel(part="mean")
-    before = float(found.start.sel(part="square") - found.start.sel(part="mean"))
+        known = one.predicted > 10 * one.uncertain  # not what is left of tokens that have collapsed
+        theory, mean, error = (one[name].values[known.values] for name in ("predicted", "measured", "stderr"))
+        lines.append(agrees(f"{kind}: measured over predicted token moments", theory, mean, error, margin))
+    apart = found.predicted.sel(part="apart")
+    before = float(found.start.sel(part="apart"))
     uniform = np.concatenate([[before], apart.sel(kind="uniform").values])
+    share = uniform[1:] / uniform[:-1]
     lines.append(same("uniform, alpha: share of what tells tokens apart that a layer keeps", found.attrs["kept"],
-                      float(np.mean(uniform[1:] / uniform[:-1])), 1e-5))
+                      share[np.argmax(np.abs(share - found.attrs["kept"]))], 1e-5))
     relative = apart / found.predicted.sel(part="square")
     stream, plain = (float(relative.sel(kind=kind)[-1]) for kind in ("residual", "plain"))
     plain = max(plain, float(found.uncertain.sel(kind="plain")[-1] / found.predicted.sel(kind="plain", part="square")[-1]))
@@ -142,8 +152,11 @@ def draw(found: xr.Dataset) -> Any:
     figure, (axes,) = drawing.panels()
     for k, kind in enumerate(found["kind"].values):
         one = found.sel(kind=kind)
-        theory, mean = (1 - one[c].sel(part="mean") / one[c].sel(part="square") for c in ("predicted", "measured"))
-        drawing.curve(axes, found.layer, theory, mean, one.stderr.sel(part="mean") / one.measured.sel(part="square"), str(kind), k)
+        theory, mean = (one[c].sel(part="apart") / one[c].sel(part="square") for c in ("predicted", "measured"))
+        drawing.curve(axes, found.layer, theory, mean, one.stderr.sel(part="apart") / one.measured.sel(part="square"), str(kind), k)
+    plain = found.sel(kind="plain")
+    axes.plot(found.layer, plain.uncertain / plain.predicted.sel(part="square"), ":", color="black", linewidth=0.8,
+              label="error of plain, predicted")
     drawing.labelled(axes, "layer", "share that tells tokens apart", "y")
     return figure
 

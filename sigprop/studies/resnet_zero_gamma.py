@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
+from flax import nnx
 
 from sigprop import nn
 from sigprop.init.checks import check_choice, check_number, check_whole
 from sigprop.inputs import digit_labels, load
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
-from sigprop.studies.frame import Claim, above, agrees, same
+from sigprop.studies.frame import Claim, above, agrees, averaged, same
 from sigprop.studies.study import Study as Base
-from sigprop.studies.study import initializer, measure, predict, unit_inputs
+from sigprop.studies.study import compared, initializer, measure, predict, unit_inputs
 from sigprop.studies.training import cross_entropy, trained
 
 _STARTS = ("gamma", "skip_init", "rezero", "fixup", "layer_scale", "plain")
@@ -77,10 +79,11 @@ class Study(Base):
 
 
 def train(study: Study, steps: int = 200, learning_rate: float = 1e-3, batch_size: int = 64, key: Any = None) -> xr.Dataset:
-    """Classify scikit-learn's digits with Adam, from a draw of the parameters.
+    """Classify scikit-learn's digits with Adam, from a draw of the parameters; or from several, where ``key`` is ``[draws]``.
 
     Returns:
-        ``loss`` ``(step)``, the cross-entropy of minibatches, and ``rms`` ``(step, parameter)``, root mean squares of ``study.scales()``.
+        ``loss`` ``(step)``, the cross-entropy of minibatches, and ``rms`` ``(step, parameter)``, root mean squares of
+        ``study.scales()``; with ``draw`` first for several.
 
     Raises:
         InvalidInput, MissingDependency: where scikit-learn or optax is not installed.
@@ -99,26 +102,33 @@ class Config(frame.Config):
         init: of the kernels.
         gamma: scale of the last normalization of the blocks of which it is claimed that they start as the identity.
         starts: other starts, of which the same is claimed.
-        grown: a gamma under which the stream grows.
+        grown: gammas under which the stream grows.
         blocks, width: of the networks.
-        steps: of Adam, 64 images each.
+        steps: of Adam, 32 images each.
+        runs: of training, three or more.
     """
 
     init: str = "he"
     gamma: float = 0.0
     starts: tuple[str, ...] = ("skip_init", "rezero", "fixup")
-    grown: float = 1.0
+    grown: tuple[float, ...] = (0.5, 1.0)
     blocks: int = 2
     width: int = 16
-    steps: int = 150
+    steps: int = 100
+    runs: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("runs", self.runs, 3)
 
 
-PRESETS = {"quick": Config(), "paper": Config(blocks=6, width=64, steps=1000, seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(blocks=6, width=64, steps=1000, runs=8, seeds=1024)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``start`` and ``node``: E[z²] of the stream, predicted; ``branch`` and ``scale``, the largest E[g²] of a branch weight and the
-    smallest of what multiplies the branches; ``measured`` and ``stderr`` of the first; the stream at ``grown``; ``loss`` and ``rms``."""
+    smallest of what multiplies the branches. By ``gamma`` E[z²] of the stream on the statistics of the batch, ``stream``, predicted and
+    measured; ``layer_scale``, how much the stream grows in a block under that start; ``loss`` and ``rms`` in training."""
     def study(start: str, gamma: float = config.gamma, batch: bool = True) -> Study:
         return Study(init=config.init, start=start, gamma=gamma, blocks=config.blocks, width=config.width, size=2, examples=4,
                      batch_statistics=batch)
@@ -131,12 +141,20 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         return {"predicted": one.second_moment.values, "branch": max(weights), "scale": min(sizes[name] for name in made.scales())}
 
     found = frame.over({"start": ["gamma", *config.starts]}, point, out, "resnet_zero_gamma", frame.layers("predicted", dim="node"))
-    grown = predict(study("gamma", config.grown), backward=False)
-    measured = measure(study("gamma"), config.seeds, config.key, backward=False)
-    run = train(study("gamma"), config.steps, learning_rate=1e-2, key=config.key)
-    return found.assign(measured=("node", measured.second_moment.values), stderr=("node", measured.second_moment_stderr.values),
-                        grown=("node", grown.second_moment.values), loss=("step", run.loss.values),
-                        rms=(("step", "block"), run.rms.values)).assign_attrs(gamma=config.gamma, grown=config.grown)
+
+    def stream(gamma: float) -> dict[str, Any]:
+        return {f"stream{end}": v for end, v in zip(("", "_uncertain", "_measured", "_stderr"),
+                                                    compared(study("gamma", gamma), config.seeds, config.key).values(), strict=True)}
+
+    names = [f"stream{end}" for end in ("", "_uncertain", "_measured", "_stderr")]
+    streams = frame.over({"gamma": list(dict.fromkeys((config.gamma, *config.grown)))}, stream, out, "resnet_zero_gamma_streams",
+                         frame.layers(*names, dim="node"))
+    scaled = predict(study("layer_scale", batch=False), backward=False).second_moment.values
+    run = train(study("gamma"), config.steps, 1e-2, 32, key=jax.random.split(config.key, config.runs))
+    more = {"layer_scale": (scaled[-1] / scaled[0]) ** (1 / config.blocks), "loss": (("run", "step"), run.loss.values),
+            "rms": (("run", "step", "block"), run.rms.values)}
+    gain = nn.LayerScale(config.blocks).gain(1, nnx.Rngs(0)).scale[...].item()
+    return found.merge(streams).assign(more).assign_attrs(first_gain=gain)
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
@@ -148,33 +166,30 @@ def claims(found: xr.Dataset) -> list[Claim]:
         lines.append(same(f"{start}: largest E[g²] of a branch weight", 0, one.branch, 0))
         if start != "fixup":  # whose head is zero too
             lines.append(above(f"{start}: smallest E[g²] of what multiplies a branch", 0.01, one.scale, 0))
-    step = np.diff(found.grown)
-    lines.append(
-        same(
-            f"gamma = {found.attrs['grown']:g}: growth of E[z²] per block",
-            found.attrs["grown"] ** 2,
-            step[np.argmax(np.abs(step - 1))],
-            2e-3,
-        )
-    )
-    lines.append(agrees("gamma: measured over predicted E[z²]", found.predicted[0], found.measured, found.stderr, 0.3))
-    tail = found.loss[-20:]
-    return [*lines, above("share of chance's loss that training takes away", 0.5, 1 - tail.mean() / np.log(10),
-                          tail.std(ddof=1) / np.log(10) / 20**0.5),
-            above("smallest root mean square of a gamma after training", 0.01, found.rms[-1].min(), 0)]
+    gain = found.attrs["first_gain"] * 4 / 9  # images of 2 by 2 pixels leave 4 of 9 taps to each of the two convolutions
+    lines.append(same("layer_scale: factor of E[z²] per block, less 1, over that of the taps that padding leaves times its first gain "
+                      "squared", 1, (found.layer_scale - 1) / gain**2, 1e-3))
+    for gamma in found.gamma.values:
+        one = found.sel(gamma=gamma)
+        if gamma:
+            step = np.diff(one.stream) / gamma**2
+            lines.append(same(f"gamma = {gamma:g}: growth of E[z²] per block, over gamma²", 1, step[np.argmax(np.abs(step - 1))], 2e-3))
+        lines.append(agrees(f"gamma = {gamma:g}: measured over predicted E[z²]", one.stream, one.stream_measured, one.stream_stderr, 0.15))
+    left = found.loss[:, -20:].mean("step") / np.log(10)
+    return [*lines, above("share of chance's loss that training takes away", 0.5, *averaged(1 - left)),
+            above("smallest root mean square of a gamma after training", 0.01, *averaged(found.rms[:, -1].min("block")))]
 
 
 def draw(found: xr.Dataset) -> Any:
     """E[z²] of the stream by block, and gammas in training."""
     figure, (left, right) = drawing.panels(2)
-    drawing.curve(
-        left, np.arange(found.sizes["node"]), found.predicted[0], found.measured, found.stderr, f"gamma = {found.attrs['gamma']:g}", 0
-    )
-    drawing.curve(left, np.arange(found.sizes["node"]), found.grown, None, None, f"gamma = {found.attrs['grown']:g}", 1)
+    for k, gamma in enumerate(found.gamma.values):
+        one = found.sel(gamma=gamma)
+        drawing.curve(left, np.arange(found.sizes["node"]), one.stream, one.stream_measured, one.stream_stderr, f"$\\gamma$ = {gamma:g}", k)
     for k in range(found.sizes["block"]):
-        drawing.curve(right, np.arange(found.sizes["step"]), found.rms[:, k], None, None, f"block {k}", k)
+        drawing.band(right, np.arange(found.sizes["step"]), found.rms[:, :, k], f"block {k}", k)
     drawing.labelled(left, "blocks passed", "$E[z^2]$ of the stream")
-    drawing.labelled(right, "step of Adam", "root mean square of gamma")
+    drawing.labelled(right, "step of Adam", r"root mean square of $\gamma$")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Short training runs with Adam, whose losses and parameters are kept."""
+"""Short training runs with Adam, of which the losses or the last parameters are kept."""
 
 from __future__ import annotations
 
@@ -20,54 +20,94 @@ def cross_entropy(y: Any, labels: Any) -> Any:
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(y), labels[:, None], -1))
 
 
-def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: Callable[[Any, Any], Any], steps: int,
-            learning_rate: float, batch_size: int, key: Any = None, watch: Sequence[str] = ()) -> xr.Dataset:
-    """Train the trained parameters of ``net`` on random minibatches.
-
-    Args:
-        x, targets: all examples, on axis 0.
-        loss: of outputs and targets of a minibatch.
-        steps, learning_rate, batch_size: of Adam.
-        key: of the draw of the parameters and of the minibatches, ``jax.random.key(0)`` by default.
-        watch: paths of parameters whose root mean square is kept at every step.
-
-    Returns:
-        ``loss`` ``(step)``, before each step, infinite where a run diverges; ``rms`` ``(step, parameter)`` of those watched.
+def adam(learning_rate: float) -> Any:
+    """The optimizer of optax.
 
     Raises:
-        InvalidInput: for numbers out of range, and more examples in a minibatch than there are.
         MissingDependency: where optax is not installed.
     """
     try:
         import optax
     except ImportError as error:
         raise MissingDependency("training needs optax: pip install 'sigprop[studies]'") from error
+    return optax.adam(learning_rate)
+
+
+def fitted(cost: Callable[[Any, Any], Any], params: Any, key: Any, first: Any, last: Any, *, count: int, learning_rate: float = 3e-3,
+           batch_size: int = 64) -> Any:
+    """Parameters after the steps of Adam from ``first`` to ``last``, which may be traced.
+
+    Args:
+        cost: of parameters, and of which of the ``count`` examples are in the minibatch ``[batch_size]``.
+        key: of minibatches; the same step sees the same one.
+    """
+    optimizer = adam(learning_rate)
+
+    def step(k: Any, state: Any) -> Any:
+        now, moments = state
+        chosen = jax.random.choice(jax.random.fold_in(key, k), count, (batch_size,), replace=False)
+        updates, moments = optimizer.update(jax.grad(cost)(now, chosen), moments, now)
+        return _moved(now, updates), moments
+
+    return jax.lax.fori_loop(first, last, step, (params, optimizer.init(params)))[0]
+
+
+def _moved(params: Any, updates: Any) -> Any:
+    return jax.tree.map(lambda p, u: p + u, params, updates)
+
+
+def trained(net: Network, x: tuple[np.ndarray, ...], targets: np.ndarray, loss: Callable[[Any, Any], Any], steps: int,
+            learning_rate: float, batch_size: int, key: Any = None, watch: Sequence[str] = ()) -> xr.Dataset:
+    """Train the trained parameters of ``net`` on random minibatches, and keep the losses.
+
+    Args:
+        x, targets: all examples, on axis 0.
+        loss: of outputs and targets of a minibatch.
+        steps, learning_rate, batch_size: of Adam.
+        key: of the draw of the parameters and of the minibatches, ``jax.random.key(0)`` by default; or several, ``[draws]``.
+        watch: paths of parameters whose root mean square is kept at every step.
+
+    Returns:
+        ``loss`` ``(step)``, before each step, infinite where a run diverges; ``rms`` ``(step, parameter)`` of those watched;
+        with ``draw`` first where several keys are given.
+
+    Raises:
+        InvalidInput: for numbers out of range, and more examples in a minibatch than there are.
+        MissingDependency: where optax is not installed.
+    """
     check_whole("steps", steps)
     check_number("learning_rate", learning_rate, above=0.0)
     check_whole("batch_size", batch_size)
     if batch_size > len(targets):
         raise InvalidInput(f"batch_size: {batch_size} given, there are {len(targets)} examples")
     key = jax.random.key(0) if key is None else key
-    optimizer, watched = optax.adam(learning_rate), list(watch)
-    leaves, tree = jax.tree.flatten(net.init(key))
+    optimizer, watched = adam(learning_rate), list(watch)
     paths = parameter_paths(net.abstract_params)
-    still = {k: leaf for k, (leaf, moves) in enumerate(zip(leaves, net.trainable, strict=True)) if not moves}
-    moving = {k: leaf for k, leaf in enumerate(leaves) if k not in still}
+    tree = jax.tree.structure(net.abstract_params)
 
-    def cost(some: dict[int, Any], inputs: list[Any], wanted: Any) -> Any:
-        every = {**still, **some}
-        return loss(net.apply(jax.tree.unflatten(tree, [every[k] for k in range(len(leaves))]), *inputs), wanted)
+    def run(start: tuple[list[Any], Any]) -> Any:
+        leaves, key = start
+        still = {k: leaf for k, (leaf, moves) in enumerate(zip(leaves, net.trainable, strict=True)) if not moves}
+        moving = {k: leaf for k, leaf in enumerate(leaves) if k not in still}
 
-    def step(state: Any, k: Any) -> Any:
-        some, moments = state
-        chosen = jax.random.choice(jax.random.fold_in(k, 1), len(targets), (batch_size,), replace=False)
-        found, gradient = jax.value_and_grad(cost)(some, [jnp.asarray(a)[chosen] for a in x], jnp.asarray(targets)[chosen])
-        rms = [jnp.sqrt(jnp.mean(jnp.square(some[paths.index(path)]))) for path in watched]
-        updates, moments = optimizer.update(gradient, moments, some)
-        return (optax.apply_updates(some, updates), moments), (found, jnp.asarray(rms))
+        def cost(some: dict[int, Any], inputs: list[Any], wanted: Any) -> Any:
+            every = {**still, **some}
+            return loss(net.apply(jax.tree.unflatten(tree, [every[k] for k in range(len(leaves))]), *inputs), wanted)
 
-    keys = jax.random.split(key, steps)
-    _, (losses, sizes) = jax.jit(lambda state: jax.lax.scan(step, state, keys))((moving, optimizer.init(moving)))
-    return xr.Dataset({"loss": ("step", np.nan_to_num(np.asarray(losses, np.float64), nan=np.inf)),
-                       "rms": (("step", "parameter"), np.asarray(sizes, np.float64).reshape(steps, len(watched)))},
-                      {"step": np.arange(steps), "parameter": watched})
+        def step(state: Any, k: Any) -> Any:
+            some, moments = state
+            chosen = jax.random.choice(jax.random.fold_in(k, 1), len(targets), (batch_size,), replace=False)
+            found, gradient = jax.value_and_grad(cost)(some, [jnp.asarray(a)[chosen] for a in x], jnp.asarray(targets)[chosen])
+            rms = [jnp.sqrt(jnp.mean(jnp.square(some[paths.index(path)]))) for path in watched]
+            updates, moments = optimizer.update(gradient, moments, some)
+            return (_moved(some, updates), moments), (found, jnp.asarray(rms))
+
+        return jax.lax.scan(step, (moving, optimizer.init(moving)), jax.random.split(key, steps))[1]
+
+    keys = jnp.atleast_1d(key)
+    starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(jax.tree.leaves(net.init(k)) for k in keys))
+    losses, sizes = (np.asarray(a, np.float64) for a in jax.jit(lambda every: jax.lax.map(run, every))((starts, keys)))
+    found = xr.Dataset({"loss": (("draw", "step"), np.nan_to_num(losses, nan=np.inf)),
+                        "rms": (("draw", "step", "parameter"), sizes.reshape(*losses.shape, len(watched)))},
+                       {"step": np.arange(steps), "parameter": watched})
+    return found if key.ndim else found.isel(draw=0)

@@ -17,6 +17,7 @@ import xarray as xr
 from flax import nnx
 
 from sigprop import nn
+from sigprop.init import nfnet_gain
 from sigprop.init.checks import check_choice, check_number, check_whole
 from sigprop.init.initializer import Scaled
 from sigprop.network import Network, network
@@ -82,7 +83,8 @@ class Config(frame.Config):
         gain: of which it is claimed that it keeps the variance.
         others: gains beside it.
         scale: of v, beside 1.
-        depth, width: of the networks.
+        depth, width: of the networks, also, four times as wide since they are predicted up to terms of order 1/width, of those with weight
+            standardization, of the gain that makes up for what the inputs of a layer have in common, and with spectral normalization.
     """
 
     gain: float = sqrt(2)
@@ -96,7 +98,8 @@ PRESETS = {"quick": Config(), "paper": Config(others=(1.0, 1.2, 1.6, 2.0), depth
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """E[z²] ``(gain, layer)``, ``predicted`` and ``measured``; E[g²] of g and of v ``(scale, layer)``, predicted, at the first gain."""
+    """E[z²] ``(gain, layer)``, ``predicted`` and ``measured``; E[g²] of g and of v ``(scale, layer)``, predicted, at the first gain;
+    E[z²] ``(kind, layer)`` of the other normalizations, ``kind_predicted`` and ``kind_measured``."""
     def forward(gain: float) -> dict[str, Any]:
         return compared(Study(gain=gain, depth=config.depth, width=config.width), config.seeds, config.key)
 
@@ -106,14 +109,22 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         return {"gradient_gain": np.array([sizes[f"layers/{k}/gain"] for k in range(3)]),
                 "gradient_v": np.array([sizes[f"layers/{k}/layer/kernel"] for k in range(3)])}
 
+    def other_kind(kind: str) -> dict[str, Any]:
+        study = Study(kind=kind, gain=nfnet_gain("relu"), depth=config.depth, width=4 * config.width)  # spectral norms have no gain
+        found = compared(study, config.seeds, config.key)
+        return {f"kind_{name}": v for name, v in found.items()}
+
     one = frame.over({"gain": list(dict.fromkeys((config.gain, *config.others)))}, forward, out, "weight_norm", frame.layers())
     other = frame.over({"scale": [1.0, config.scale]}, gradient, out, "weight_norm_gradients",
                        frame.layers("gradient_gain", "gradient_v", dim="weight"))
-    return one.merge(other)
+    kinds = frame.over({"kind": list(_KINDS[1:])}, other_kind, out, "weight_norm_kinds",
+                       frame.layers(*(f"kind_{name}" for name in frame.layers())))
+    return xr.merge([one, other, kinds]).assign_attrs(wide=4 * config.width)
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
-    """The gain is g, whatever the scale of v; the square root of 2 keeps the variance through ReLU."""
+    """The gain is g, whatever the scale of v; the square root of 2 keeps the variance through ReLU, and so do standardized weights;
+    one step of power iteration leaves a quarter of it."""
     kept = found.isel(gain=0)
     lines = [
         same(f"g = {float(kept.gain):.4g}: E[z²] of the last layer over that of the first", 1, kept.predicted[-1] / kept.predicted[0], 1e-5)
@@ -127,7 +138,13 @@ def claims(found: xr.Dataset) -> list[Claim]:
     ratio = (large.gradient_gain / small.gradient_gain).values
     lines.append(same("E[g²] of g at another scale of v, over that at 1", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-4))
     ratio = (large.gradient_v / small.gradient_v).values * float(large.scale) ** 2
-    return [*lines, same("E[g²] of v times the square of its scale, over that at 1", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-4)]
+    lines.append(same("E[g²] of v times the square of its scale, over that at 1", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-4))
+    for kind, factor, error in (("standardized", 1.0, 3 / found.attrs["wide"]), ("spectral", 0.25, 1e-5)):  # terms of order 1/width
+        one = found.sel(kind=kind)
+        growth = one.kind_predicted[1:].values / one.kind_predicted[:-1].values
+        lines.append(same(f"{kind}: factor of E[z²] per layer", factor, growth[np.argmax(np.abs(growth - factor))], error))
+        lines.append(agrees(f"{kind}: measured over predicted E[z²]", one.kind_predicted, one.kind_measured, one.kind_stderr, 0.2))
+    return lines
 
 
 def draw(found: xr.Dataset) -> Any:
@@ -136,6 +153,9 @@ def draw(found: xr.Dataset) -> Any:
     for k, gain in enumerate(found.gain.values):
         one = found.sel(gain=gain)
         drawing.curve(axes, np.arange(1, one.sizes["layer"] + 1), one.predicted, one.measured, one.stderr, f"g = {gain:.3g}", k)
+    for k, kind in enumerate(found.kind.values, len(found.gain)):
+        one = found.sel(kind=kind)
+        drawing.curve(axes, np.arange(1, one.sizes["layer"] + 1), one.kind_predicted, one.kind_measured, one.kind_stderr, str(kind), k)
     drawing.labelled(axes, "layer", "$E[z^2]$", "y")
     return figure
 
