@@ -1,0 +1,122 @@
+"""Order and chaos in the plane of variances, and depth scales across their edge (Poole et al. 2016; Schoenholz et al. 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from sigprop import empirical, meanfield, nn
+from sigprop.init.checks import check_choice, check_number, check_whole
+from sigprop.init.independent import Normal
+from sigprop.network import Network, network
+from sigprop.studies import drawing, frame
+from sigprop.studies.study import unit_inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(frame.Config):
+    """A plane of weight and bias variances, a cut through it, and networks on the cut.
+
+    Attributes:
+        activation: ``"tanh"``, whose networks are measured.
+        points: of the plane, along each axis.
+        bias_variance: of the cut.
+        weight_variances: of the networks on the cut.
+        depth, width: of these networks.
+    """
+
+    activation: str = "tanh"
+    points: int = 60
+    bias_variance: float = 0.05
+    weight_variances: tuple[float, ...] = (1.2, 3.0)
+    depth: int = 12
+    width: int = 128
+    seeds: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("activation", self.activation, ("tanh",))
+        check_whole("points", self.points, 2)
+        check_whole("depth", self.depth, 8)
+        check_whole("width", self.width)
+        check_number("bias_variance", self.bias_variance, 0.0)
+
+
+PRESETS = {"quick": Config(), "paper": Config(points=120, weight_variances=(0.8, 1.0, 1.2, 1.4, 2.2, 2.6, 3.0, 3.5, 4.0), depth=24, width=512,
+                                              seeds=256)}
+_PLANE = {"weight_variance": (0.5, 4.5), "bias_variance": (0.0, 0.5)}
+
+
+def compute(config: Config, out: Path | None = None) -> xr.Dataset:
+    """``chi1`` and ``c`` of the plane, ``critical`` weight variances along the ``line`` of bias variances; along the ``cut`` xi_c and xi_gradient, and
+    xi_gradient measured on networks (``measured``)."""
+    weights, biases = (np.linspace(*ends, config.points) for ends in _PLANE.values())
+    plane = meanfield.phase_diagram(config.activation, weights, biases)
+    fine = np.linspace(*_PLANE["weight_variance"], 4 * config.points)
+    cut = meanfield.phase_diagram(config.activation, fine, config.bias_variance).isel(bias_variance=0, drop=True)
+    line = _PLANE["bias_variance"][1] * np.linspace(0, 1, 40) ** 3  # steep where there is little bias
+    critical = [float(meanfield.critical_weight_variance(config.activation, b)) for b in line]
+    grid = {"measured": config.weight_variances}
+    found = frame.over(grid, partial(_scale, config), out, "phase_diagram", {})
+    return xr.Dataset({"chi1": plane.chi1.astype("f4"), "c": plane.c.astype("f4"), "critical": ("line", critical),
+                       **{name: ("cut", cut[name].values) for name in ("xi_c", "xi_gradient")}},
+                      {"cut": fine, "line": line}).merge(found).assign_attrs(bias=config.bias_variance, activation=config.activation)
+
+
+def _scale(config: Config, measured: float) -> dict[str, float]:
+    """xi_gradient from the growth of E[g²] between the middle layer and the last but two, and its standard error."""
+    net = _network(config, measured)
+    one = empirical.measure(net, *net.example, seeds=config.seeds, key=config.key)
+    layers = [name for name in one.node.values if str(name).startswith("layers/")]
+    ends = one.sel(node=[layers[config.depth // 2], layers[-3]])
+    steps = config.depth - config.depth // 2 - 3
+    logs = np.log(ends.grad_variance.values)
+    decay = (logs[1] - logs[0]) / steps  # -ln chi_1
+    error = float(np.hypot(*(ends.grad_variance_stderr / ends.grad_variance).values)) / steps
+    return {"scale": float(1 / decay), "scale_stderr": error / float(decay) ** 2}
+
+
+def _network(config: Config, weight_variance: float) -> Network:
+    x = unit_inputs((1, config.width), 0)
+    return network(lambda rngs: nn.MLP([config.width] * (config.depth + 1), kernel_init=Normal(weight_variance / config.width),
+                                       bias_init=Normal(config.bias_variance), act=jnp.tanh, rngs=rngs), x)
+
+
+def draw(found: xr.Dataset) -> Any:
+    """chi_1 and the correlation that inputs end with, with the critical line, and depth scales along the cut."""
+    figure, (left, middle, right) = drawing.panels(3)
+    w, b = found.weight_variance, found.bias_variance
+    _map(figure, left, w, b, np.log(found.chi1.T), r"$\ln\chi_1$", "PuOr_r", 1.2)
+    _map(figure, middle, w, b, found.c.T, "$c^*$", "cividis")
+    for axes in (left, middle):
+        axes.plot(found.critical, found.line, color="black", linewidth=1.0)
+        axes.axhline(found.attrs["bias"], color="black", linewidth=0.6, linestyle=":")
+        axes.set(xlim=(float(w[0]), float(w[-1])), ylim=(float(b[0]), float(b[-1])))
+        axes.set_xlabel(r"$\sigma_w^2$", fontsize=8)
+        axes.set_ylabel(r"$\sigma_b^2$", fontsize=8)
+    left.text(0.7, 0.4, "order", fontsize=8)
+    left.text(3.2, 0.08, "chaos", fontsize=8)
+    drawing.curve(right, found.cut, np.abs(found.xi_gradient), None, None, r"$|\xi_\nabla|$", 1)
+    right.plot(found.cut, found.xi_c, color=drawing.COLOURS[0], linewidth=1.2, linestyle="--", label=r"$\xi_c$")
+    drawing.curve(right, found.measured, None, np.abs(found.scale), found.scale_stderr, "measured", 1)
+    right.axvline(np.interp(found.attrs["bias"], found.line, found.critical), color="black", linewidth=0.6)
+    drawing.labelled(right, r"$\sigma_w^2$", "depth scale, layers", "y")
+    right.set_ylim(0.5, 200)
+    return figure
+
+
+def _map(figure: Any, axes: Any, x: Any, y: Any, values: Any, label: str, colours: str, limit: float | None = None) -> None:
+    low, high = (-limit, limit) if limit else (float(values.min()), float(values.max()))
+    drawn = axes.pcolormesh(x, y, np.clip(values, low, high), cmap=colours, vmin=low, vmax=high, shading="nearest", rasterized=True)
+    bar = figure.colorbar(drawn, ax=axes, pad=0.03)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+__all__ = ["Config", "PRESETS", "compute", "draw"]
