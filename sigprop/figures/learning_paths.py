@@ -61,8 +61,8 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     real = frame.over({"init": config.inits}, partial(_measured, config, rate), out, "learning_paths",
                       {"measured": ("part", "step"), "stderr": ("part", "step")})
     spectrum = np.stack([np.asarray(spectra.spectrum(_ntk(kernel(train)))) for kernel in kernels.values()])
-    return real.assign(predicted=(("init", "part", "step"), np.stack([*theory.values()])), spectrum=(("init", "index"), spectrum)).assign_coords(
-        part=["training", "test"], step=list(config.steps)).assign_attrs(rate=rate)
+    found = real.assign(predicted=(("init", "part", "step"), np.stack([*theory.values()])), spectrum=(("init", "index"), spectrum))
+    return found.assign_coords(part=["training", "test"], step=list(config.steps)).assign_attrs(rate=rate)
 
 
 def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:

@@ -48,14 +48,16 @@ class Config(frame.Config):
         check_number("bias_variance", self.bias_variance, 0.0)
 
 
-PRESETS = {"quick": Config(), "paper": Config(points=120, weight_variances=(0.8, 1.0, 1.2, 1.4, 2.2, 2.6, 3.0, 3.5, 4.0), depth=24, width=512,
-                                              seeds=256)}
+PRESETS = {
+    "quick": Config(),
+    "paper": Config(points=120, weight_variances=(0.8, 1.0, 1.2, 1.4, 2.2, 2.6, 3.0, 3.5, 4.0), depth=24, width=512, seeds=256),
+}
 _PLANE = {"weight_variance": (0.5, 4.5), "bias_variance": (0.0, 0.5)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """``chi1`` and ``c`` of the plane, ``critical`` weight variances along the ``line`` of bias variances; along the ``cut`` xi_c and xi_gradient, and
-    xi_gradient measured on networks (``measured``)."""
+    """``chi1`` and ``c`` of the plane, and ``critical`` weight variances by bias variance (``line``); along the ``cut`` ``xi_c`` and
+    ``xi_gradient``; by weight variance ``measured``: the ``scale`` of gradients in networks, and ``scale_stderr``."""
     weights, biases = (np.linspace(*ends, config.points) for ends in _PLANE.values())
     plane = meanfield.phase_diagram(config.activation, weights, biases)
     fine = np.linspace(*_PLANE["weight_variance"], 4 * config.points)
