@@ -47,7 +47,7 @@ def _plain(axis: Any) -> None:
         return
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(LogLocator(subs=range(2, 10)))
-    few = high < 20 * low
+    few = high < 100 * low
     axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "") if few else NullFormatter())
 
 
