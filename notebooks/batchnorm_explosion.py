@@ -26,3 +26,6 @@ study.draw(found)
 for examples in (8, 32, 128, 10**6):
     plain = mf.chi1("relu", 2.0, block=[mf.BatchNorm(examples)])
     print(f"batch of {examples:7}: {plain:.4f} per layer, {plain**50:.2g} over fifty")
+for alpha in (0.9, 0.5, 0.1):
+    block = [mf.BatchNorm(128), mf.Residual(alpha, (1 - alpha**2) ** 0.5)]
+    print(f"branch of scale {alpha}: {mf.chi1('relu', 2.0, block=block):.4f} per layer")

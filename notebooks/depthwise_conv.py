@@ -24,15 +24,15 @@ study.draw(found)
 # at the border feeds fewer of them.
 
 # %%
-one = study.predict(study.Study(k=5, depth=1, size=6))
+one = study.predict(study.Study(k=5, depth=1, size=6), backward=False)
 print("E[z²] of outputs:", one["site_variance:layers/0"].values[0].round(3), sep="\n")
-print("after two layers:", study.predict(study.Study(k=5, size=6))["site_variance:layers/2"].values[0].round(3), sep="\n")
+print("after two layers:", study.predict(study.Study(k=5, size=6), backward=False)["site_variance:layers/2"].values[0].round(3), sep="\n")
 
 # %% [markdown]
 # ## Change one thing
 #
-# `padding="CIRCULAR"` makes all pixels alike, and two layers keep 2 everywhere; `init="xavier"` counts the outputs that an input feeds as
+# `padding="CIRCULAR"` makes all pixels alike, and each layer keeps 2 everywhere; `init="xavier"` counts the outputs that an input feeds as
 # well.
 
 # %%
-print(study.predict(study.Study(k=5, size=6, padding="CIRCULAR"))["site_variance:layers/2"].values[0].round(3))
+print(study.predict(study.Study(k=5, depth=1, size=6, padding="CIRCULAR"), backward=False)["site_variance:layers/0"].values[0].round(3))

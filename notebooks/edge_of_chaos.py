@@ -12,6 +12,7 @@
 
 # %%
 # %matplotlib inline
+import jax.numpy as jnp
 import numpy as np
 
 import sigprop as sp
@@ -41,10 +42,12 @@ figure
 # %% [markdown]
 # ## Change one thing
 #
-# Which activation keeps correlations longest off the edge? `meanfield` takes any: a name, or a function.
+# Which activation keeps signals longest off the edge? `meanfield` takes any: a name, or a function. A few per cent into the ordered phase,
+# where correlations and gradients have one depth scale:
 
 # %%
-for name in ("tanh", "erf", "silu", "gelu", "sin"):
+for name in ("tanh", "erf", "silu", jnp.arctan):
     critical = float(meanfield.critical_weight_variance(name, 0.05))
-    scale = meanfield.depth_scales(name, 1.1 * critical, 0.05)
-    print(f"{name:5} critical at {critical:.4f}; at 1.1 times that: xi_c {scale.xi_c:6.1f}, xi_gradient {scale.xi_gradient:6.1f}")
+    scale = meanfield.depth_scales(name, 0.95 * critical, 0.05)
+    print(f"{getattr(name, '__name__', name):6} critical at {critical:.4f}; at 0.95 of that: xi_c {scale.xi_c:.1f} layers, xi_gradient "
+          f"{scale.xi_gradient:.1f}")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbconvert import HTMLExporter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -54,11 +54,12 @@ def executed(name: str, timeout: int) -> Any:
     """The notebook with the outputs of its cells, which start from an empty namespace.
 
     Raises:
-        CellExecutionError: where a cell raises.
+        CellExecutionError, CellTimeoutError: where a cell raises, or takes too long.
     """
     made = notebook(name)
     made.cells.insert(0, nbformat.v4.new_code_cell(SETUP))
-    NotebookClient(made, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    NotebookClient(made, timeout=timeout, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
+                   resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
     del made.cells[0]
     return made
 
@@ -79,7 +80,7 @@ def index(sections: dict[str, list[Page]], out: Path) -> None:
 
 
 def failures(names: list[str], out: Path, timeout: int) -> Iterator[str]:
-    """Render pages, and say which cells raised."""
+    """Render pages, and say which cells raised or took too long."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("notebooks", total=len(names))
@@ -89,7 +90,7 @@ def failures(names: list[str], out: Path, timeout: int) -> Iterator[str]:
             try:
                 rendered(name, out, timeout)
                 progress.console.print(f"{out / name}.html ({time.perf_counter() - begin:.0f} s)")
-            except CellExecutionError as error:
+            except (CellExecutionError, CellTimeoutError) as error:
                 yield f"{name}: {error}"
             progress.advance(task)
 
