@@ -11,7 +11,7 @@ _COLUMN, _PAGE = 3.25, 6.75  # inches, of a column and of both
 _HEIGHT = 2.2
 
 
-def style() -> dict[str, Any]:
+def style() -> Any:
     """Matplotlib's ``rcParams``.
 
     Raises:
