@@ -31,24 +31,7 @@ def fitted(figure: Any) -> Any:
     columns = max(axes.get_subplotspec().get_topmost_subplotspec().get_gridspec().ncols
                   for axes in figure.axes if axes.get_subplotspec() is not None)
     figure.set_size_inches(_COLUMN if columns == 1 else _PAGE, _HEIGHT)
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            if axis.get_scale() == "log":
-                _plain(axis)
     return figure
-
-
-def _plain(axis: Any) -> None:
-    """Numbers without powers of ten on a logarithmic axis of few decades: 1, 2, 5 where there are very few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = axis.get_view_interval()
-    if low < 1e-4 or high > 1e5 or high > 1e4 * low:
-        return
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(LogLocator(subs=range(2, 10)))
-    few = high < 100 * low
-    axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "") if few else NullFormatter())
 
 
 __all__ = ["fitted", "style"]
