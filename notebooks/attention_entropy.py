@@ -18,7 +18,7 @@ found = study.compute(study.Config())
 print(*study.claims(found), sep="\n")
 
 # %% [markdown]
-# Dotted lines are the variances at which rows freeze.
+# Left, dotted lines are the variances at which rows freeze. Right, row by row: under a causal mask the k-th token sees k keys.
 
 # %%
 study.draw(found)
