@@ -19,8 +19,8 @@ found = study.compute(study.Config())
 print(*study.claims(found), sep="\n")
 
 # %% [markdown]
-# Left, E[z²] by layer. Right, training on digits: a winning ticket, which is the mask and the early weights of a network that was pruned step by
-# step, beside the same mask with other weights, and beside a random mask of the same size.
+# Left, E[z²] by layer. Right, training on digits: a winning ticket, which is the mask and the early weights of a network that was pruned
+# step by step, beside the same mask with other weights, and beside a random mask of the same size.
 
 # %%
 study.draw(found)
