@@ -6,9 +6,8 @@
 #
 # E[r²] = E[u_tt²] + c⁴ E[u_xx²] - 2 c² E[u_tt u_xx],
 #
-# and for one hidden layer with isotropic weights E[u_tt u_xx] = E[u_tt²] / 3 at the origin. The constant of the equation thus sets the
-# balance of the loss before anything is learned: at c = 10 the residual is 10⁴ times as large as at c = 1, and the other terms are not
-# heard.
+# and for one hidden layer with isotropic weights E[u_tt u_xx] = E[u_tt²] / 3 at the origin. The constant of the
+# equation thus sets the balance of the loss before anything is learned: E[r²] grows as c⁴, and at large c the other terms are not heard.
 #
 # A ReLU network has u_xx = 0 almost everywhere. Such a residual is refused, rather than called small.
 
@@ -19,7 +18,7 @@ import sigprop as sp
 study = sp.studies.pinn_derivatives
 found = study.compute(study.Config())
 print(*study.claims(found), sep="\n")
-print("ReLU:", found.attrs["relu"])
+print("of a ReLU network:", found.attrs["relu"])
 
 # %% [markdown]
 # Left, the residual against the wave speed; middle, its share of the loss at the first step; right, losses of real training, with what the
