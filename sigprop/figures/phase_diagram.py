@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from sigprop import empirical, meanfield, nn
+from sigprop import meanfield
 from sigprop.init.checks import check_choice, check_number, check_whole
-from sigprop.init.independent import Normal
-from sigprop.network import Network, network
-from sigprop.studies import drawing, frame
-from sigprop.studies.study import unit_inputs
+from sigprop.studies import drawing, edge_of_chaos, frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +19,7 @@ class Config(frame.Config):
     """A plane of weight and bias variances, a cut through it, and networks on the cut.
 
     Attributes:
-        activation: ``"tanh"``, whose networks are measured.
+        activation: ``"tanh"`` or ``"erf"``.
         points: of the plane, along each axis.
         bias_variance: of the cut.
         weight_variances: of the networks on the cut.
@@ -41,7 +36,7 @@ class Config(frame.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("activation", self.activation, ("tanh",))
+        check_choice("activation", self.activation, ("tanh", "erf"))
         check_whole("points", self.points, 2)
         check_whole("depth", self.depth, 8)
         check_whole("width", self.width)
@@ -50,7 +45,7 @@ class Config(frame.Config):
 
 PRESETS = {
     "quick": Config(),
-    "paper": Config(points=120, weight_variances=(0.8, 1.0, 1.2, 1.4, 2.2, 2.6, 3.0, 3.5, 4.0), depth=24, width=512, seeds=256),
+    "paper": Config(points=120, weight_variances=(0.8, 1.0, 1.2, 1.4, 2.2, 2.6, 3.0, 3.5, 4.0), depth=20, width=256, seeds=256),
 }
 _PLANE = {"weight_variance": (0.5, 4.5), "bias_variance": (0.0, 0.5)}
 
@@ -64,30 +59,20 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     cut = meanfield.phase_diagram(config.activation, fine, config.bias_variance).isel(bias_variance=0, drop=True)
     line = _PLANE["bias_variance"][1] * np.linspace(0, 1, 40) ** 3  # steep where there is little bias
     critical = [float(meanfield.critical_weight_variance(config.activation, b)) for b in line]
-    grid = {"measured": config.weight_variances}
-    found = frame.over(grid, partial(_scale, config), out, "phase_diagram", {})
     return xr.Dataset({"chi1": plane.chi1.astype("f4"), "c": plane.c.astype("f4"), "critical": ("line", critical),
                        **{name: ("cut", cut[name].values) for name in ("xi_c", "xi_gradient")}},
-                      {"cut": fine, "line": line}).merge(found).assign_attrs(bias=config.bias_variance, activation=config.activation)
+                      {"cut": fine, "line": line}).merge(_scales(config, out)).assign_attrs(bias=config.bias_variance)
 
 
-def _scale(config: Config, measured: float) -> dict[str, float]:
-    """xi_gradient from the growth of E[g²] between the middle layer and the last but two, and its standard error."""
-    net = _network(config, measured)
-    one = empirical.measure(net, *net.example, seeds=config.seeds, key=config.key)
-    layers = [name for name in one.node.values if str(name).startswith("layers/")]
-    ends = one.sel(node=[layers[config.depth // 2], layers[-3]])
-    steps = config.depth - config.depth // 2 - 3
-    logs = np.log(ends.grad_variance.values)
-    decay = (logs[1] - logs[0]) / steps  # -ln chi_1
-    error = float(np.hypot(*(ends.grad_variance_stderr / ends.grad_variance).values)) / steps
-    return {"scale": float(1 / decay), "scale_stderr": error / float(decay) ** 2}
-
-
-def _network(config: Config, weight_variance: float) -> Network:
-    x = unit_inputs((1, config.width), 0)
-    return network(lambda rngs: nn.MLP([config.width] * (config.depth + 1), kernel_init=Normal(weight_variance / config.width),
-                                       bias_init=Normal(config.bias_variance), act=jnp.tanh, rngs=rngs), x)
+def _scales(config: Config, out: Path | None) -> xr.Dataset:
+    """xi_gradient of networks, from the growth of E[g²] in the second half of their layers, and its standard error."""
+    study = edge_of_chaos.Config(activation=config.activation, bias_variance=config.bias_variance, weight_variances=config.weight_variances,
+                                 depth=config.depth, width=config.width, seeds=config.seeds, seed=config.seed)
+    one, steps = edge_of_chaos.compute(study, out).isel(layer=config.depth // 2), config.depth - config.depth // 2
+    decay = -np.log(one.growth_measured) / steps  # -ln chi_1
+    error = one.growth_stderr / one.growth_measured / steps
+    found = xr.Dataset({"scale": 1 / decay, "scale_stderr": error / decay**2}).drop_vars("layer", errors="ignore")
+    return found.rename(weight_variance="measured")
 
 
 def draw(found: xr.Dataset) -> Any:
