@@ -60,11 +60,12 @@ def _network(x: np.ndarray, depth: int, width: int) -> Network:
 
 
 def draw(found: xr.Dataset) -> Any:
-    """Distances against width, with the power -1/2 through the widest."""
+    """Distances against width, and the powers -1/2 that fit them best."""
     figure, (axes,) = drawing.panels()
     for k, depth in enumerate(found.depth.values):
         one = found.sel(depth=depth)
-        line = float(one.distance[-1]) * np.sqrt(float(one.width[-1]) / one.width)
+        logs = np.log(one.distance) + np.log(one.width) / 2
+        line = np.exp(logs.weighted((one.distance / one.stderr) ** 2).mean()) / np.sqrt(one.width)
         drawing.curve(axes, one.width, line, one.distance, one.stderr, f"{depth} hidden layer{'s' if depth > 1 else ''}", k)
     drawing.labelled(axes, "width $n$", r"$\|\Theta_n - \Theta\|_F\,/\,\|\Theta\|_F$", "xy")
     return figure
