@@ -67,21 +67,27 @@ def test_recomputed_and_redrawn(tmp_path):
     assert first == second
 
 
+CLASSICS = {
+    "phase_diagram": lambda f: agrees("ln chi_1 of networks", np.interp(f.measured, f.cut, 1 / f.xi_gradient), 1 / f.scale,
+                                      f.scale_stderr / f.scale**2, 0.3),
+    "ntk_convergence": lambda f: agrees("power of the width", -0.5, *farthest_power(f), 0.4),
+    "learning_paths": lambda f: agrees("errors", f.predicted, f.measured, f.stderr, 0.4),
+}
+
+
+def farthest_power(found):
+    """The power of the width, and its standard error, at the depth where it is farthest from -1/2."""
+    powers = [slope(np.log(found.width), np.log(one.distance), one.stderr / one.distance)
+              for one in (found.sel(depth=depth) for depth in found.depth)]
+    return max(powers, key=lambda power: abs(power[0] + 0.5))
+
+
 @pytest.mark.slow
-def test_classic_figures_measure_what_they_predict():
-    """Equivalence within margins for finite width, false pass 1e-3; powers of the width within 0.1."""
-    for name in figures.CLASSICS:
-        module = figures.named(name)
-        found = module.compute(module.PRESETS["quick"])
-        if name == "phase_diagram":
-            assert (np.interp(found.measured, found.cut, found.xi_gradient) * found.scale > 0).all()
-            predicted = np.interp(found.measured, found.cut, 1 / found.xi_gradient)
-            assert agrees(name, predicted, 1 / found.scale, found.scale_stderr / found.scale**2, 0.6).passed
-        elif name == "ntk_convergence":
-            for _, one in found.groupby("depth", squeeze=True):
-                one = one.squeeze()
-                power, error = slope(np.log(one.width), np.log(one.distance), one.stderr / one.distance)
-                assert abs(power + 0.5) < 0.1 + 4 * error
-        else:
-            assert agrees(name, found.predicted, found.measured, found.stderr, 0.9).passed
-        assert module.draw(found).axes
+@pytest.mark.parametrize("name", figures.CLASSICS)
+def test_classic_figures_measure_what_they_predict(name):
+    """Equivalence within margins that finite width, 128 units and fewer, needs; false pass 1e-3."""
+    module = figures.named(name)
+    found = module.compute(module.PRESETS["quick"])
+    claim = CLASSICS[name](found)
+    assert claim.passed, str(claim)
+    assert module.draw(found).axes

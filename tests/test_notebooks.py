@@ -24,7 +24,7 @@ def pages():
 
 def test_one_for_each_study_and_tutorials():
     docs = pages()
-    assert NOTEBOOKS == sorted([*docs.TUTORIALS, *results.NAMES])
+    assert sorted([*docs.TUTORIALS, *results.NAMES]) == NOTEBOOKS
     assert all(len(page.title) > 10 and len(page.summary) > 80 for page in map(docs.described, NOTEBOOKS))
 
 

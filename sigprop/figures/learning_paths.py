@@ -38,7 +38,7 @@ class Config(frame.Config):
     width: int = 128
     examples: int = 16
     steps: tuple[int, ...] = (0, 1, 4, 16)
-    seeds: int = 16
+    seeds: int = 256
 
     def __post_init__(self) -> None:
         super().__post_init__()

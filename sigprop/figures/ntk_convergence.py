@@ -32,7 +32,7 @@ class Config(frame.Config):
     depths: tuple[int, ...] = (1, 3)
     widths: tuple[int, ...] = (32, 64, 128)
     examples: int = 8
-    seeds: int = 64
+    seeds: int = 256
 
 
 PRESETS = {"quick": Config(), "paper": Config(depths=(1, 2, 4, 8), widths=(32, 64, 128, 256, 512, 1024), examples=16, seeds=128)}
