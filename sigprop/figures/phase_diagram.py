@@ -86,7 +86,7 @@ def draw(found: xr.Dataset) -> Any:
         axes.axhline(found.attrs["bias"], color="black", linewidth=0.6, linestyle=":")
         axes.set(xlim=(float(w[0]), float(w[-1])), ylim=(float(b[0]), float(b[-1])))
         axes.set_xlabel(r"$\sigma_w^2$", fontsize=8)
-        axes.set_ylabel(r"$\sigma_b^2$", fontsize=8)
+    left.set_ylabel(r"$\sigma_b^2$", fontsize=8)
     left.text(0.7, 0.4, "order", fontsize=8)
     left.text(3.2, 0.08, "chaos", fontsize=8)
     drawing.curve(right, found.cut, found.xi_c, None, None, r"$\xi_c$", 0)
@@ -95,6 +95,7 @@ def draw(found: xr.Dataset) -> Any:
     right.axvline(np.interp(found.attrs["bias"], found.line, found.critical), color="black", linewidth=0.6)
     drawing.labelled(right, r"$\sigma_w^2$", "depth scale, layers", "y")
     right.set_ylim(0.5, 200)
+    right.legend(frameon=False, fontsize=7, loc="upper right")
     return figure
 
 
