@@ -66,7 +66,8 @@ def executed(name: str, timeout: int) -> Any:
 
 def rendered(name: str, out: Path, timeout: int) -> None:
     """``OUT/NAME.html``."""
-    body, _ = HTMLExporter(template_name="lab").from_notebook_node(executed(name, timeout), {"metadata": {"name": described(name).title}})
+    page = HTMLExporter(template_name="lab", mathjax_url="", require_js_url="", exclude_input_prompt=True, exclude_output_prompt=True)
+    body, _ = page.from_notebook_node(executed(name, timeout), {"metadata": {"name": described(name).title}})
     (out / f"{name}.html").write_text(body)
 
 
