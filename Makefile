@@ -2,7 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.sigprop-stamp
 
-.PHONY: setup report test test-all lint bench table
+.PHONY: setup report test test-all lint bench table studies figures paper docs
+
+NAMES ?=
 
 setup: $(STAMP)
 
@@ -22,7 +24,7 @@ test-all: setup
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: setup
-	$(BIN)/ruff check sigprop tests scripts
+	$(BIN)/ruff check sigprop tests scripts notebooks paper_figures
 	$(BIN)/pyright --pythonpath $(BIN)/python sigprop
 	$(BIN)/lint-imports
 
@@ -31,6 +33,18 @@ bench: setup
 	$(BIN)/python scripts/bench/kernels.py --readme
 	$(BIN)/python scripts/bench/empirical.py
 	$(BIN)/python scripts/bench/gram.py
+
+studies: setup  # all studies at the quick preset: claims on the screen, numbers and figures in out/studies
+	$(BIN)/sigprop study $(or $(NAMES),all) --out out/studies
+
+figures: setup  # for print, from the numbers in paper_figures
+	$(BIN)/sigprop figures $(NAMES)
+
+paper: setup  # these numbers, computed anew: hours; taken up again where it was stopped
+	for name in $(or $(NAMES),$(notdir $(wildcard paper_figures/*))); do $(BIN)/python paper_figures/$$name/run.py || exit 1; done
+
+docs: setup  # notebooks, executed, as pages in out/docs; NAMES="edge_of_chaos ..." for some of them
+	$(BIN)/python scripts/docs.py $(NAMES)
 
 table: setup
 	$(BIN)/python scripts/zoo_table.py --readme

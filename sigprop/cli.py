@@ -107,6 +107,39 @@ def study_command(
     return int(not good)
 
 
+@app.command(name="figures")
+def figures_command(
+    *names: str,
+    data: Annotated[Path, Parameter(help="folder with NAME/data.nc")] = Path("paper_figures"),
+    out: Annotated[Path, Parameter(help="folder for NAME.pdf and NAME.png")] = Path("out/figures"),
+) -> int:
+    """Draw figures for print from stored numbers: of studies, and classic ones.
+
+    Exit status: 0; 2 for bad input, and where a figure that is named has no numbers.
+
+    Parameters
+    ----------
+    names
+        of figures, such as depthwise_conv or phase_diagram; all that have numbers by default.
+    """
+    from sigprop import figures  # needs flax.nnx
+
+    if not data.is_dir():
+        raise InvalidInput(f"--data: there is no directory {data}; it is in the repository, beside the package")
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"--out: {out} is not a directory")
+    for name in names:
+        figures.named(name)
+    for name in names or figures.NAMES:
+        if not names and not (data / name / "data.nc").is_file():
+            print(f"{name}: no numbers yet; compute them with python {data / name / 'run.py'}", file=sys.stderr)
+            continue
+        with _errors.status(name):
+            places = figures.redrawn(data / name, out)
+        print(*places, sep="\n", flush=True)
+    return 0
+
+
 def _writable(paths: dict[str, Path | None]) -> None:
     """Refuse before the work what would fail after it."""
     for name, path in paths.items():

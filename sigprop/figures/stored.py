@@ -1,0 +1,85 @@
+"""Numbers of figures on disk, ``FOLDER/data.nc``: made by the paper preset, and drawn."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import xarray as xr
+
+from sigprop.errors import InvalidInput
+from sigprop.figures.style import fitted, style
+from sigprop.studies import results
+from sigprop.studies.frame import hint
+
+CLASSICS = ("phase_diagram", "ntk_convergence", "learning_paths")
+NAMES = (*results.NAMES, *CLASSICS)
+DATA = "data.nc"
+
+_ENGINE: Any = "scipy"  # netCDF 3, which needs nothing else
+
+
+def named(name: str) -> ModuleType:
+    """The module of a figure: ``Config``, ``PRESETS``, ``compute`` and ``draw``.
+
+    Raises:
+        InvalidInput: for an unknown name, with the nearest known one.
+    """
+    if name in CLASSICS:
+        return importlib.import_module(f"sigprop.figures.{name}")
+    if name not in results.NAMES:
+        raise InvalidInput(f"NAME: there is no figure {name!r}{hint(name, NAMES)}; figures are {', '.join(NAMES)}")
+    return results.named(name)
+
+
+def recomputed(folder: Path, preset: str = "paper", work: Path = Path("out/paper")) -> Path:
+    """Compute the numbers of the figure that ``folder`` is named after, and store them there with what made them.
+
+    Args:
+        preset: of the study.
+        work: what is finished is kept here, so that an interrupted call is taken up again.
+
+    Raises:
+        InvalidInput: for an unknown name, and where what is kept is of another config or version.
+        MissingDependency: where zarr is not installed.
+    """
+    name, build = folder.name, work / folder.name
+    module = named(name)
+    config = module.PRESETS[preset]
+    build.mkdir(parents=True, exist_ok=True)
+    found = module.compute(config, build).assign_attrs(results.provenance(name, config), preset=preset)
+    place, new = folder / DATA, build / DATA
+    found.to_netcdf(new, engine=_ENGINE)
+    shutil.copyfile(new, place)
+    shutil.rmtree(build)
+    return place
+
+
+def redrawn(folder: Path, out: Path = Path("out/figures")) -> list[Path]:
+    """Draw the stored numbers of the figure that ``folder`` is named after, as ``OUT/NAME.pdf`` and ``OUT/NAME.png``.
+
+    Raises:
+        InvalidInput: for an unknown name, and where there are no numbers.
+        MissingDependency: where matplotlib or tueplots is not installed.
+    """
+    module = named(folder.name)
+    if not (folder / DATA).is_file():
+        raise InvalidInput(f"{folder.name}: no numbers in {folder / DATA}; compute them with python {folder / 'run.py'}")
+    rules = style()
+    from matplotlib import rc_context
+
+    found = xr.load_dataset(folder / DATA, engine=_ENGINE)
+    out.mkdir(parents=True, exist_ok=True)
+    places = [out / f"{folder.name}{end}" for end in (".pdf", ".png")]
+    with rc_context(rules):
+        figure = fitted(module.draw(found))
+        for place in places:
+            # no date, so that a redrawn figure is the same file
+            figure.savefig(place, dpi=300, metadata={"CreationDate": None} if place.suffix == ".pdf" else None)
+    return places
+
+
+__all__ = ["CLASSICS", "DATA", "NAMES", "named", "recomputed", "redrawn"]
