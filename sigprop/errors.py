@@ -1,5 +1,8 @@
 """Everything sigprop raises on purpose."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class SigpropError(Exception):
     """Base class of the errors raised on purpose by sigprop."""
@@ -27,3 +30,9 @@ class StorageFailed(SigpropError, OSError):
 
 class OutOfMemory(SigpropError, MemoryError):
     """A device has too little memory: the message says for what, and proposes something smaller."""
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'that'?`` for a message about a name that is none of those known, or nothing."""
+    close = get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

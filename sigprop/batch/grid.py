@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from inspect import Parameter, signature
 from math import ceil, prod
 from numbers import Real
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sigprop.batch.identity import label
-from sigprop.errors import InvalidInput
+from sigprop.errors import InvalidInput, hint
 
 MOST_BLOCKS = 10**7
 
@@ -95,7 +94,7 @@ def grid(parameters: Mapping[str, Any], fn: Callable[..., Any], static: Collecti
     _accepted(parameters, fn)
     for name in static:
         if name not in parameters:
-            raise InvalidInput(f"static: {name!r} is no parameter of the grid{_hint(name, parameters)}")
+            raise InvalidInput(f"static: {name!r} is no parameter of the grid{hint(name, parameters)}")
     axes = tuple(_axis(name, values, name in static) for name, values in parameters.items())
     found = Grid(axes, _cut(axes, chunk))
     if prod(found.counts) > MOST_BLOCKS:
@@ -110,15 +109,10 @@ def _accepted(parameters: Mapping[str, Any], fn: Callable[..., Any]) -> None:
     if not any(p.kind is Parameter.VAR_KEYWORD for p in known):
         for name in parameters:
             if name not in names:
-                raise InvalidInput(f"grid: {name!r} is no parameter of fn, which has {', '.join(names) or 'none'}{_hint(name, names)}")
+                raise InvalidInput(f"grid: {name!r} is no parameter of fn, which has {', '.join(names) or 'none'}{hint(name, names)}")
     missing = [p.name for p in known if p.name in names and p.default is Parameter.empty and p.name not in parameters]
     if missing:
         raise InvalidInput(f"grid: fn needs {', '.join(missing)} too")
-
-
-def _hint(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _axis(name: str, given: Any, static: bool) -> Axis:

@@ -13,7 +13,8 @@ import xarray as xr
 
 from sigprop.batch.grid import Block, Grid
 from sigprop.batch.work import Outcome
-from sigprop.errors import InvalidInput, MissingDependency
+from sigprop.errors import InvalidInput
+from sigprop.gram.store import library
 
 _ERROR = "error"
 
@@ -22,7 +23,7 @@ class Store:
     """A study on disk, written by one process. A block is finished once all of its arrays are written and its mark after them."""
 
     def __init__(self, path: Path, grid: Grid, key: str, attrs: dict[str, Any], dims: Mapping[str, Sequence[str]]) -> None:
-        zarr, self.dims = _zarr(), dims
+        zarr, self.dims = library(), dims
         self.path, self.axes = path, tuple(axis.name for axis in grid.axes)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             _create(zarr, path, grid, {**attrs, "study": key, "block": list(grid.block)})
@@ -85,14 +86,6 @@ class Store:
     def dataset(self) -> xr.Dataset:
         """All results, read when used."""
         return xr.open_zarr(self.path, consolidated=False, chunks=None)
-
-
-def _zarr() -> Any:
-    try:
-        import zarr
-    except ImportError as error:
-        raise MissingDependency("stores need zarr: pip install 'sigprop[studies]'") from error
-    return zarr
 
 
 def _create(zarr: Any, path: Path, grid: Grid, attrs: dict[str, Any]) -> None:

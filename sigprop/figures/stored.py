@@ -10,10 +10,9 @@ from typing import Any
 
 import xarray as xr
 
-from sigprop.errors import InvalidInput
+from sigprop.errors import InvalidInput, hint
 from sigprop.figures.style import fitted, style
 from sigprop.studies import results
-from sigprop.studies.frame import hint
 
 CLASSICS = ("phase_diagram", "ntk_convergence", "learning_paths")
 NAMES = (*results.NAMES, *CLASSICS)

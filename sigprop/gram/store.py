@@ -30,7 +30,7 @@ def library() -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise MissingDependency("storing kernels needs zarr: pip install 'sigprop[studies]'") from error
+        raise MissingDependency("stores need zarr: pip install 'sigprop[studies]'") from error
     return zarr
 
 

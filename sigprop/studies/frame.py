@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
@@ -20,7 +19,7 @@ import xarray as xr
 from scipy import stats
 
 from sigprop import batch
-from sigprop.errors import InvalidInput, SigpropError
+from sigprop.errors import InvalidInput, SigpropError, hint
 from sigprop.init.checks import check_whole
 
 FALSE_PASS = 1e-3  # probability that a claim of equality passes although the margin is exceeded
@@ -188,16 +187,10 @@ def _like(name: str, value: Any, example: Any) -> Any:
     return value
 
 
-def hint(name: str, known: Any) -> str:
-    """``; did you mean 'that'?``, or nothing."""
-    close = get_close_matches(name, list(known), 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def written(config: Config) -> str:
     """A config as JSON."""
     return json.dumps(asdict(config), sort_keys=True)
 
 
-__all__ = ["Claim", "Config", "above", "agrees", "averaged", "changed", "draw_key", "drawn", "hint", "layers", "near", "over",
+__all__ = ["Claim", "Config", "above", "agrees", "averaged", "changed", "draw_key", "drawn", "layers", "near", "over",
            "pixel_axes", "same", "slope", "written"]

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import xarray as xr
 
-from sigprop.errors import InvalidInput
-from sigprop.studies.frame import Config, changed, hint, written
+from sigprop.errors import InvalidInput, hint
+from sigprop.studies.frame import Config, changed, written
 
 NAMES = ("pointwise_conv", "depthwise_conv", "transposed_conv", "weight_norm", "deep_autoencoder", "attention_entropy",
          "resnet_zero_gamma", "densenet_bn", "edge_of_chaos", "finite_width", "batchnorm_explosion", "fp16_subnormals",
