@@ -521,7 +521,8 @@ def _nested(product: Sequence[Named | Drawn]) -> bool:
 
 def _multiple(product: Sequence[Named | Drawn]) -> bool:
     """Whether a product is one array and numbers, which stay outside of sums over it."""
-    return len(product) > 1 and sum(not isinstance(f, Named) or bool(f.labels) for f in product) == 1
+    known = [f for f in product if isinstance(f, Named)]
+    return len(product) > 1 and len(known) == len(product) and sum(bool(f.labels) for f in known) == 1
 
 
 def _waits(factors: Sequence[Factor]) -> bool:
