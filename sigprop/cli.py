@@ -9,6 +9,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +79,7 @@ def study_command(
     set: Annotated[list[str] | None, Parameter(help="field of the study's config, such as seeds=64; may be repeated", negative=())] = None,
     out: Annotated[Path | None, Parameter(help="folder for results (NAME.nc) and figures (NAME.pdf)")] = None,
     resume: Annotated[bool, Parameter(help="go on with what is in --out", negative=())] = False,
+    executor: Annotated[str, Parameter(help="dask://HOST:PORT, a cluster whose workers compute the points; this process by default")] = "",
 ) -> int:
     """Carry out a named study, or all of them, and check what is claimed about it.
 
@@ -89,21 +91,22 @@ def study_command(
     name
         of the study, such as depthwise_conv, or all.
     """
-    from sigprop.studies import results  # needs flax.nnx
+    from sigprop.studies import executors, results  # needs flax.nnx
 
     if resume and out is None:
         raise InvalidInput("--resume: there is nothing to go on with; give the folder as --out")
     names = results.NAMES if name == "all" else (name,)
     configs = {one: results.configured(one, preset, _options(set or [], "--set")) for one in names}
     good = True
-    for one, config in configs.items():
-        with _errors.status(one):
-            found = results.carried_out(one, config, out, resume)
-        for claim in results.named(one).claims(found):
-            good &= claim.passed
-            print(f"{claim}  [{one}]", flush=True)
-        if out is not None:
-            results.named(one).draw(found).savefig(out / f"{one}.pdf")
+    with executors.scheduled(executor) if executor else nullcontext():
+        for one, config in configs.items():
+            with _errors.status(one):
+                found = results.carried_out(one, config, out, resume)
+            for claim in results.named(one).claims(found):
+                good &= claim.passed
+                print(f"{claim}  [{one}]", flush=True)
+            if out is not None:
+                results.named(one).draw(found).savefig(out / f"{one}.pdf")
     return int(not good)
 
 

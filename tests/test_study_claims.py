@@ -74,7 +74,22 @@ def test_the_command(tmp_path, capsys):
     assert main([*arguments, "--resume"]) == 2 and "is of sigprop 0.0.1, this is" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_points_are_computed_by_a_cluster(tmp_path, capsys):
+    """The same claims, to the last digit."""
+    from distributed import LocalCluster
+
+    assert main(["study", "pointwise_conv", *SMALL]) == 0
+    here = capsys.readouterr().out
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address.replace("tcp://", "dask://")
+        assert main(["study", "pointwise_conv", *SMALL, "--executor", address, "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == here
+
+
 BAD = {
+    "--executor: 'localhost' is not of the form dask://HOST:PORT": ["pointwise_conv", "--executor", "localhost"],
+    "--executor: no scheduler answers at 127.0.0.1:9": ["pointwise_conv", "--executor", "dask://127.0.0.1:9"],
     "there is no study 'pointwise'; did you mean 'pointwise_conv'": ["pointwise"],
     "there is no field 'chanels'; did you mean 'channels'": ["pointwise_conv", "--set", "chanels=3"],
     "--set: channels is 'many'; it must be of type int": ["pointwise_conv", "--set", "channels=many"],

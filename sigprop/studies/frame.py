@@ -21,6 +21,7 @@ from scipy import stats
 from sigprop import batch
 from sigprop.errors import InvalidInput, SigpropError, hint
 from sigprop.init.checks import check_whole
+from sigprop.studies import executors
 
 FALSE_PASS = 1e-3  # probability that a claim of equality passes although the margin is exceeded
 
@@ -151,7 +152,7 @@ def drawn(grid: Mapping[str, Any], fn: Callable[..., Any], out: Path | None, nam
 
 def _whole(grid: Mapping[str, Any], fn: Callable[..., Any], out: Path | None, name: str, options: dict[str, Any]) -> xr.Dataset:
     with TemporaryDirectory() as folder:
-        found = batch.run(grid, fn, (out or Path(folder)) / f"{name}.zarr", **options).load()
+        found = batch.run(grid, fn, (out or Path(folder)) / f"{name}.zarr", executors.current(), **options).load()
     errors = [text for text in found.error.values.ravel().tolist() if text]
     if errors:
         raise SigpropError(f"{name}: {len(errors)} of {found.error.size} points failed; {errors[0]}")
