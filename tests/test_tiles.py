@@ -51,7 +51,10 @@ def test_examples_that_meet(name):
     assert not apart(sp.network(Meeting(name), x), x)
 
 
-@pytest.mark.parametrize("name", ZOO)
+QUICK = ("ConvNeXt", "Llama-like language model", "Zero-gamma ResNet", "Scanned, rematerialized blocks")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ZOO])
 def test_real_architectures(name):
     """All of them but the one that is normalized by the statistics of its batch."""
     assert apart(ZOO[name].network(16), *ZOO[name].inputs()) is (name != "Zero-gamma ResNet")
