@@ -27,6 +27,7 @@ class PerExample(nn.Module):
 MEETING = {
     "mean": lambda h: h - h.mean(0), "largest": lambda h: h / h.max(0), "sum along them": lambda h: h.cumsum(0), "order": lambda h: h[::-1],
     "pairs": lambda h: h @ (h.T @ h), "sorted": lambda h: jnp.sort(h, 0), "shifted": lambda h: jnp.pad(h[1:], ((0, 1), (0, 0))),
+    "rolled": lambda h: jax.lax.pad(h, jnp.zeros((), h.dtype), ((1, -1, 0), (0, 0, 0))),
     "turned": lambda h: h.T.reshape(h.shape), "one of them": lambda h: h + h[:1], "first": lambda h: h + h[0],
     "place": lambda h: h + jnp.arange(len(h))[:, None], "place, known": lambda h: h + np.arange(len(h), dtype=np.float32)[:, None],
 }

@@ -118,7 +118,8 @@ def _whole(op: Op, given: Axes, shapes: Shapes, out: tuple[int, ...]) -> int | N
     if axis is None or out[axis] != shapes[0][axis]:
         return None
     sizes = [op.params[k][axis] for k in ("window_dimensions", "window_strides", "strides") if op.params.get(k) is not None]
-    return axis if all(s == 1 for s in sizes) else None
+    shifts = [op.params[k][axis] for k in ("padding", "padding_config") if op.params.get(k) is not None]
+    return axis if all(s == 1 for s in sizes) and not np.any(shifts) else None
 
 
 def _product(op: Op, given: Axes, shapes: Shapes, out: tuple[int, ...]) -> int | None:
