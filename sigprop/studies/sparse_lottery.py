@@ -20,6 +20,7 @@ import xarray as xr
 from sigprop import empirical, inputs, nn, sparse
 from sigprop import predict as predicted
 from sigprop.init.checks import check_choice, check_number, check_whole
+from sigprop.init.initializer import Scaled
 from sigprop.network import Law, Network, network
 from sigprop.sparse.masks import changed
 from sigprop.studies import drawing, frame
@@ -157,7 +158,7 @@ def _pruned(config: Config, kind: str, kept: float, corrected: bool = False) -> 
 
 
 def _dense(config: Config, gain: float = 1.0) -> Network:
-    init, widths = gain * initializer(config.init), [config.width] * (config.depth + 1)
+    init, widths = Scaled(initializer(config.init), gain), [config.width] * (config.depth + 1)
     return network(partial(_perceptron, widths, init), unit_inputs((1, config.width), 0))
 
 
