@@ -58,8 +58,10 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
         getattr(axes, f"set_{letter}scale")("log")
         _ticks(getattr(axes, f"{letter}axis"))
     _whole(axes)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, columnspacing=1)
+    names = axes.get_legend_handles_labels()[1]
+    if names:
+        columns = 3 if max(map(len, names)) < 12 else 2
+        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, columnspacing=1)
 
 
 def _whole(axes: Any) -> None:

@@ -34,7 +34,7 @@ from sigprop.studies.training import fitted
 
 _ACTS: dict[str, Callable[..., Any]] = {"tanh": jnp.tanh, "sin": jnp.sin, "gelu": partial(nnx.gelu, approximate=False), "relu": nnx.relu}
 _EQUATIONS = ("heat", "Burgers", "Helmholtz")
-_PAIRS = {"u_x²": (0, 0), "u_tt²": (1, 1), "u_xx²": (2, 2), "u_tt u_xx": (1, 2)}  # of the outputs of ``_derivatives``
+_PAIRS = {"u_x²": (0, 0), "u_tt²": (1, 1), "u_xx²": (2, 2), "u_tt u_xx": (1, 2), "u²": (3, 3)}  # of the outputs of ``_derivatives``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +114,9 @@ def _at(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _derivatives(base: Network) -> Callable[..., Any]:
-    """``[u_x, u_tt, u_xx]`` at one point."""
+    """``[u_x, u_tt, u_xx, u]`` at one point."""
     u = _solution(base)
-    return lambda p, x: jnp.stack([_along(u, 1)(p, x), _second(u, 0)(p, x), _second(u, 1)(p, x)])
+    return lambda p, x: jnp.stack([_along(u, 1)(p, x), _second(u, 0)(p, x), _second(u, 1)(p, x), u(p, x)])
 
 
 def _residual(base: Network, c: float) -> Callable[..., Any]:
@@ -268,9 +268,20 @@ def claims(found: xr.Dataset) -> list[Claim]:
                                          ("E[residual²] of other equations", "other", {})):
                 theory, mean, error = (one[f"{column}{suffix}"].sel(where) for suffix in ("", "_measured", "_stderr"))
                 lines.append(agrees(f"{name}: measured over predicted {title}", theory, mean, error, margin))
+            if 1.0 in found.speed.values:
+                lines.append(agrees(f"{name}: measured over predicted share of the residual, c = 1, in the loss at step 0", one.share,
+                                    *_share(one), 0.05))
             if depth == 1:
                 lines.append(same(f"{name}: E[u_tt u_xx] / E[u_tt²] at the origin", found.attrs["third"], float(one.third), 1e-5))
     return lines + _learned(found)
+
+
+def _share(found: xr.Dataset) -> tuple[Any, Any]:
+    """Of the residual of the wave equation with c = 1 beside u², measured, and its standard error."""
+    one = found.sel(speed=1.0)
+    residual, data = one.residual_measured, one.moment_measured.sel(pair="u²")
+    share = residual / (residual + data)
+    return share, share * (1 - share) * np.hypot(one.residual_stderr / residual, one.moment_stderr.sel(pair="u²") / data)
 
 
 def _learned(found: xr.Dataset) -> list[Claim]:
@@ -294,7 +305,9 @@ def draw(found: xr.Dataset) -> Any:
     for k, act in enumerate(found.activation.values):
         one = found.sel(activation=act).isel(depth=-1)
         drawing.curve(left, found.speed, one.residual, one.residual_measured, one.residual_stderr, str(act), k)
-        drawing.curve(middle, found.depth, found.share.sel(activation=act), None, 0, str(act), k)
+        whole = found.sel(activation=act)
+        share, error = _share(whole) if 1.0 in found.speed.values else (None, 0)
+        drawing.curve(middle, found.depth, whole.share, share, error, str(act), k)
     drawing.labelled(left, "wave speed $c$", "$E[r^2]$ of $r = u_{tt} - c^2 u_{xx}$", "xy")
     drawing.labelled(middle, "hidden layers", "share of the residual in the loss")
     drawing.curve(right, found.step + 1, found.loss, found.loss_measured, found.loss_stderr, "wave, gradient descent", 0)

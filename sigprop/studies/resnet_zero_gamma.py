@@ -154,7 +154,7 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     more = {"layer_scale": (scaled[-1] / scaled[0]) ** (1 / config.blocks), "loss": (("run", "step"), run.loss.values),
             "rms": (("run", "step", "block"), run.rms.values)}
     gain = nn.LayerScale(config.blocks).gain(1, nnx.Rngs(0)).scale[...].item()
-    return found.merge(streams).assign(more).assign_attrs(first_gain=gain)
+    return found.merge(streams).assign(more).assign_attrs(first_gain=gain, gamma=config.gamma)
 
 
 def claims(found: xr.Dataset) -> list[Claim]:
@@ -181,8 +181,8 @@ def claims(found: xr.Dataset) -> list[Claim]:
 
 
 def draw(found: xr.Dataset) -> Any:
-    """E[z²] of the stream by block, and gammas in training."""
-    figure, (left, right) = drawing.panels(2)
+    """E[z²] of the stream by block, gammas in training, and losses: means and standard deviations over runs."""
+    figure, (left, right, last) = drawing.panels(3)
     for k, gamma in enumerate(found.gamma.values):
         one = found.sel(gamma=gamma)
         drawing.curve(left, np.arange(found.sizes["node"]), one.stream, one.stream_measured, one.stream_stderr, f"$\\gamma$ = {gamma:g}", k)
@@ -190,6 +190,8 @@ def draw(found: xr.Dataset) -> Any:
         drawing.band(right, np.arange(found.sizes["step"]), found.rms[:, :, k], f"block {k}", k)
     drawing.labelled(left, "blocks passed", "$E[z^2]$ of the stream")
     drawing.labelled(right, "step of Adam", r"root mean square of $\gamma$")
+    drawing.band(last, np.arange(found.sizes["step"]), found.loss, f"$\\gamma$ = {found.attrs['gamma']:g} at the start", 0)
+    drawing.labelled(last, "step of Adam", "cross-entropy, nats", "y")
     return figure
 
 

@@ -20,6 +20,7 @@ import xarray as xr
 from sigprop import empirical, inputs, nn, sparse
 from sigprop import predict as predicted
 from sigprop.init.checks import check_choice, check_number, check_whole
+from sigprop.init.initializer import Scaled
 from sigprop.network import Law, Network, network
 from sigprop.sparse.masks import changed
 from sigprop.studies import drawing, frame
@@ -85,7 +86,7 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 
     found = frame.over({"kind": list(_KINDS), "kept": config.kept}, point, out, "sparse_lottery",
                        frame.layers("predicted", "corrected", "measured", "stderr"))
-    dense = _pruned(config, "magnitude", 1.0)
+    dense = _dense(config)
     halved = {f"blocks{'' if n == 'predicted' else f'_{n}'}": ("layer", v) for n, v in _compared(config, _halved(config)).items()}
     tickets = frame.over({"ticket": range(config.seed, config.seed + config.tickets)}, partial(_ticket, config), out,
                          "sparse_lottery_tickets", {"accuracy": ("trained", "round"), "left": ("round",)})
@@ -103,7 +104,7 @@ def _compared(config: Config, net: Network) -> dict[str, np.ndarray]:
 
 def _halved(config: Config) -> Network:
     """Two of every four weights of a unit, at random."""
-    net = _pruned(config, "magnitude", 1.0)
+    net = _dense(config)
     return sparse.masked(net, sparse.mask(sparse.blocks(sparse.random(net, jax.random.key(1)), 4), 0.5))
 
 
@@ -145,8 +146,7 @@ def _classifier(config: Config) -> tuple[Network, Any, Any, Any]:
 
 
 def _pruned(config: Config, kind: str, kept: float, corrected: bool = False) -> Network:
-    init, widths = initializer(config.init), [config.width] * (config.depth + 1)
-    net = network(partial(_perceptron, widths, init), unit_inputs((1, config.width), 0))
+    net = _dense(config)
     masks = sparse.mask(sparse.random(net, jax.random.key(1)), kept)
     if kind == "random":
         return sparse.masked(sparse.corrected(net, dict.fromkeys(masks, kept)) if corrected else net, masks)
@@ -154,7 +154,12 @@ def _pruned(config: Config, kind: str, kept: float, corrected: bool = False) -> 
     if not corrected:
         return pruned
     gain = _own_share(net, kept) ** -0.5
-    return sparse.thresholded(network(partial(_perceptron, widths, gain * init), *net.example), kept)
+    return sparse.thresholded(_dense(config, gain), kept)
+
+
+def _dense(config: Config, gain: float = 1.0) -> Network:
+    init, widths = Scaled(initializer(config.init), gain), [config.width] * (config.depth + 1)
+    return network(partial(_perceptron, widths, init), unit_inputs((1, config.width), 0))
 
 
 def _own_share(net: Network, kept: float) -> float:
