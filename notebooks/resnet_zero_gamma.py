@@ -17,7 +17,7 @@ found = study.compute(study.Config())
 print(*study.claims(found), sep="\n")
 
 # %% [markdown]
-# Left, the stream; right, γ of each block while Adam trains the network on digits.
+# Left, the stream; right, γ of each block while Adam trains the networks on digits (bands: several runs).
 
 # %%
 study.draw(found)
