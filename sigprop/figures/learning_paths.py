@@ -35,7 +35,7 @@ class Config(frame.Config):
 
     inits: tuple[str, ...] = ("he", "xavier")
     depth: int = 2
-    width: int = 128
+    width: int = 512
     examples: int = 16
     steps: tuple[int, ...] = (0, 1, 4, 16)
     seeds: int = 256
