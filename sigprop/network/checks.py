@@ -90,8 +90,9 @@ def check_program(graph: Graph, name: str, random: Sequence[bool]) -> None:
     drawn = any(r and not is_key(graph.avals[p]) for p, r in zip(params, random, strict=True))
     if not any(used) or (drawn and not any(u and r for u, r in zip(used, random, strict=True))):
         raise InvalidInput(
-            f"model: no random parameter of {name} reaches its output. It seems to close over concrete parameters: "
-            "use those passed in, apply(params, x), or give the factory that builds the module."
+            f"model: no random parameter of {name} reaches its output. It seems to close over concrete parameters "
+            "(use those passed in, apply(params, x), or give the factory that builds the module), or to be constant in them, as second "
+            "derivatives of a ReLU network are."
         )
     for number, value in enumerate(data):
         op = _converted(graph, value)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sigprop.network.law import Laws
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network:
     """``init(key) -> params`` and ``apply(params, *x) -> y``, both pure: they can be jitted and mapped over keys and parameters.
 
@@ -43,7 +43,11 @@ class Network:
     example: tuple[Any, ...] = ()
     declared: list[Any] | None = None
     trained: list[bool] | None = None
-    _graphs: dict[Any, Graph] = field(default_factory=dict, repr=False)
+    _graphs: dict[Any, Graph] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{jnp.result_type(a)}{list(jnp.shape(a))}" for a in jax.tree.leaves(self.example))
+        return f"Network({self.name}{': ' if inputs else ''}{inputs})"
 
     @cached_property
     def abstract_params(self) -> Any:

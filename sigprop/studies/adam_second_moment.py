@@ -62,7 +62,7 @@ class Config(frame.Config):
         check_whole("examples", self.examples, self.minibatch)
 
 
-PRESETS = {"quick": Config(), "paper": Config(width=1024, depth=4, examples=64, minibatch=8, steps=20, seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(width=512, depth=4, examples=32, minibatch=8, steps=10, seeds=512)}
 
 
 _MARGINS = {"update": 0.05, "relative": 0.1, "noise": 0.3}

@@ -37,7 +37,7 @@ class Config(frame.Config):
     seeds: int = 64
 
 
-PRESETS = {"quick": Config(), "paper": Config(examples=128, depth=20, width=1024, seeds=256)}
+PRESETS = {"quick": Config(), "paper": Config(examples=64, depth=20, width=512, seeds=128)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:

@@ -50,7 +50,7 @@ class Config(frame.Config):
         check_whole("depth", self.depth, 2)
 
 
-PRESETS = {"quick": Config(), "paper": Config(weight_variances=tuple(np.linspace(1.0, 4.0, 13).tolist()), depth=40, width=512, seeds=512)}
+PRESETS = {"quick": Config(), "paper": Config(weight_variances=tuple(np.linspace(1.0, 4.0, 7).tolist()), depth=24, width=256, seeds=256)}
 
 
 def _critical(config: Config) -> float:

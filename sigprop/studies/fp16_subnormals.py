@@ -39,7 +39,7 @@ class Config(frame.Config):
     seeds: int = 32
 
 
-PRESETS = {"quick": Config(), "paper": Config(depths=(5, 10, 20, 50, 100, 200), depth=50, width=512, seeds=128)}
+PRESETS = {"quick": Config(), "paper": Config(depths=(5, 10, 20, 50, 100, 200), depth=50, width=256)}
 _KNOWN = {10: (0.1436, 9.189), 50: (0.6783, 1.558), 100: (0.8236, 1.248)}
 
 

@@ -55,8 +55,8 @@ class Config(frame.Config):
         check_whole("examples", self.examples, 4)
 
 
-PRESETS = {"quick": Config(), "paper": Config(depths=(1, 2, 4, 8, 16), depth=3, widths=(64, 128, 256, 512, 1024, 2048), examples=64,
-                                               steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512), draws=4096, seeds=256)}
+PRESETS = {"quick": Config(), "paper": Config(depths=(1, 2, 4, 8, 16), depth=3, widths=(64, 128, 256, 512, 1024), examples=32,
+                                               steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512), draws=2048)}
 
 
 def _network(init: str, widths: list[int], x: np.ndarray) -> Network:

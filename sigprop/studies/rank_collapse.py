@@ -54,7 +54,7 @@ class Config(frame.Config):
             check_whole(name, getattr(self, name))
 
 
-PRESETS = {"quick": Config(), "paper": Config(layers=6, tokens=16, features=512, heads=16, seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(layers=6, tokens=16, features=256, seeds=512)}
 
 
 class _Stack(nnx.Module):

@@ -70,22 +70,28 @@ class Study(Base):
 
 @dataclass(frozen=True, kw_only=True)
 class Config(frame.Config):
-    """One transposed convolution for each k and stride, on images of 8 by 8 pixels.
+    """One transposed convolution for each k and stride, on small images.
 
     Attributes:
         init: of its kernel, on the fans of the operation.
         k: taps along an axis.
         strides: how often the image grows.
         channels: of all layers.
+        size: height and width of the images, more than twice the largest k.
     """
 
     init: str = "he"
     k: tuple[int, ...] = (3, 4)
     strides: tuple[int, ...] = (2,)
     channels: int = 32
+    size: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("size", self.size, 2 * max(self.k) + 1)
 
 
-PRESETS = {"quick": Config(), "paper": Config(k=(2, 3, 4, 5), strides=(1, 2, 3), seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(k=(2, 3, 4, 5), strides=(1, 2, 3), size=12, seeds=1024)}
 _MAPS = {"forward": ("site_variance", "layers/2"), "backward": ("site_grad_variance", "relu")}
 
 
@@ -94,7 +100,7 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     from the border: the mean, the smallest and the largest; the worst ``ratio`` of what is measured over it; and ``by_shape``, E[z²] under
     an initializer that counts the shape of the kernel, relative to the one that counts the fans of the operation."""
     def point(k: int, stride: int) -> dict[str, Any]:
-        study = Study(init=config.init, k=k, stride=stride, channels=config.channels, features=config.channels, size=8)
+        study = Study(init=config.init, k=k, stride=stride, channels=config.channels, features=config.channels, size=config.size)
         one, other = predict(study), measure(study, config.seeds, config.key)
         shape = Study(init=he(), k=k, stride=stride, channels=config.channels, features=config.channels)
         right = Study(init="he", k=k, stride=stride, channels=config.channels, features=config.channels)
@@ -109,9 +115,13 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         return found
 
     names = [f"{name}_{what}" for name in _MAPS for what in ("predicted", "measured", "stderr")]
-    padded = {name: ("pixel",) for name in names}
-    return frame.over({"k": config.k, "stride": config.strides}, lambda k, stride: _padded(point(k, stride), names), out, "transposed_conv",
-                      padded).assign_attrs(channels=config.channels)
+    padded, longest = {name: ("pixel",) for name in names}, config.size * max(config.strides)
+
+    def full(k: int, stride: int) -> dict[str, Any]:
+        return _padded(point(k, stride), names, longest)
+
+    found = frame.over({"k": config.k, "stride": config.strides}, full, out, "transposed_conv", padded)
+    return found.assign_attrs(channels=config.channels)
 
 
 def _inner(found: Any, edge: int, period: int) -> np.ndarray:
@@ -120,7 +130,7 @@ def _inner(found: Any, edge: int, period: int) -> np.ndarray:
     return np.asarray(found).mean(0)[edge:edge + size, edge:edge + size]
 
 
-def _padded(found: dict[str, Any], names: list[str], size: int = 24) -> dict[str, Any]:
+def _padded(found: dict[str, Any], names: list[str], size: int) -> dict[str, Any]:
     return {name: np.pad(v, (0, size - len(v)), constant_values=np.nan) if name in names else v for name, v in found.items()}
 
 
@@ -133,23 +143,11 @@ def claims(found: xr.Dataset) -> list[Claim]:
             lines.append(same(f"{name}: mean E[z²] over a period of pixels", 2, one.forward_mean, 1e-5))
             taps = [len(range(phase, k, s)) for phase in range(s)]
             if min(taps):
-                lines.append(
-                    same(
-                        f"{name}: largest over smallest E[z²] of a pixel, by the taps that reach it",
-                        (max(taps) / min(taps)) ** 2,
-                        one.forward_high / one.forward_low,
-                        1e-5,
-                    )
-                )
+                lines.append(same(f"{name}: largest over smallest E[z²] of a pixel, by the taps that reach it",
+                                  (max(taps) / min(taps)) ** 2, one.forward_high / one.forward_low, 1e-5))
             lines.append(same(f"{name}: largest over smallest E[g²] of an input", 1, one.backward_high / one.backward_low, 1e-5))
-            lines.append(
-                same(
-                    f"{name}: E[z²] under an init that counts the kernel's shape, in units of the right one",
-                    1 / float(s) ** 2,
-                    one.by_shape,
-                    1e-5,
-                )
-            )
+            lines.append(same(f"{name}: E[z²] under an init that counts the kernel's shape, in units of the right one", 1 / float(s) ** 2,
+                              one.by_shape, 1e-5))
             for way in _MAPS:
                 live = (one[f"{way}_predicted"] > 0).values
                 predicted, measured, stderr = (one[f"{way}_{what}"].values[live] for what in ("predicted", "measured", "stderr"))
