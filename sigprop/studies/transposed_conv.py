@@ -77,7 +77,7 @@ class Config(frame.Config):
         k: taps along an axis.
         strides: how often the image grows.
         channels: of all layers.
-        size: height and width of the images, more than twice the largest k.
+        size: height and width of the images, such that pixels are left between borders of max(k, stride).
     """
 
     init: str = "he"
@@ -88,7 +88,7 @@ class Config(frame.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("size", self.size, 2 * max(self.k) + 1)
+        check_whole("size", self.size, max(-(-(2 * max(k, s) + s) // s) for k in self.k for s in self.strides))
 
 
 PRESETS = {"quick": Config(), "paper": Config(k=(2, 3, 4, 5), strides=(1, 2, 3), size=12, seeds=1024)}
