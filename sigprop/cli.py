@@ -134,7 +134,7 @@ def figures_command(
     for name in names:
         figures.named(name)
     for name in names or figures.NAMES:
-        if not names and not (data / name / "data.nc").is_file():
+        if not names and not (data / name / figures.DATA).is_file():
             print(f"{name}: no numbers yet; compute them with python {data / name / 'run.py'}", file=sys.stderr)
             continue
         with _errors.status(name):

@@ -3,6 +3,6 @@
 ``paper_figures/NAME/data.nc`` holds the numbers; :func:`redrawn` draws them in seconds, :func:`recomputed` makes them anew.
 """
 
-from sigprop.figures.stored import CLASSICS, NAMES, named, recomputed, redrawn
+from sigprop.figures.stored import CLASSICS, DATA, NAMES, named, recomputed, redrawn
 
-__all__ = ["CLASSICS", "NAMES", "named", "recomputed", "redrawn"]
+__all__ = ["CLASSICS", "DATA", "NAMES", "named", "recomputed", "redrawn"]

@@ -19,6 +19,7 @@ from sigprop.init.checks import check_whole
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
 from sigprop.studies.study import initializer
+from sigprop.studies.training import descended, expected_errors
 from sigprop.types import Kernel
 
 
@@ -86,9 +87,7 @@ def _predicted(config: Config, kernel: Any, train: Any, test: Any, y: Any, rate:
     for x, wanted in ((train, y[:len(train)]), (test, y[len(train):])):
         path = dynamics.gradient_descent(own, jnp.asarray(y[:len(train)]), kernel(x, train), kernel(x), steps=np.array(config.steps),
                                          learning_rate=rate)
-        assert path.covariance is not None
-        spread = np.diagonal(np.asarray(path.covariance), axis1=1, axis2=2)
-        found.append(np.mean((np.asarray(path.mean) - wanted) ** 2, (1, 2)) + spread.mean(1))
+        found.append(expected_errors(path, wanted))
     return np.stack(found)
 
 
@@ -100,12 +99,8 @@ def _measured(config: Config, rate: float, init: str) -> dict[str, Any]:
     def errors(params: Any) -> Any:
         return jnp.mean((net.apply(params, x) - y).reshape(2, n) ** 2, 1)
 
-    def step(params: Any, _: Any) -> tuple[Any, Any]:
-        found, slopes = errors(params), jax.grad(lambda p: errors(p)[0] / 2)(params)
-        return jax.tree.map(lambda p, g: p - rate * g, params, slopes), found
-
     def run(key: Any) -> Any:
-        return jax.lax.scan(step, net.init(key), length=max(config.steps) + 1)[1][np.array(config.steps)].T
+        return descended(errors, net.init(key), rate, config.steps).T
 
     found = np.asarray(jax.jit(lambda keys: jax.lax.map(run, keys))(jax.random.split(config.key, config.seeds)), np.float64)
     return {"measured": found.mean(0), "stderr": found.std(0, ddof=1) / config.seeds**0.5}

@@ -20,7 +20,6 @@ NAMES = (*results.NAMES, *CLASSICS)
 DATA = "data.nc"
 
 _LARGE = 20000
-_ENGINE: Any = "scipy"  # netCDF 3, which needs nothing else
 
 
 def named(name: str) -> ModuleType:
@@ -53,7 +52,7 @@ def recomputed(folder: Path, preset: str = "paper", work: Path = Path("out/paper
     build.mkdir(parents=True, exist_ok=True)
     found = module.compute(config, build).assign_attrs(results.provenance(name, config), preset=preset)
     place, new = folder / DATA, build / DATA
-    found.to_netcdf(new, engine=_ENGINE, encoding=_packed(found))
+    found.to_netcdf(new, engine=results.ENGINE, encoding=_packed(found))
     shutil.copyfile(new, place)
     shutil.rmtree(build)
     return place
@@ -79,7 +78,7 @@ def redrawn(folder: Path, out: Path = Path("out/figures")) -> list[Path]:
     rules = style()
     from matplotlib import rc_context
 
-    found = xr.load_dataset(folder / DATA, engine=_ENGINE)
+    found = xr.load_dataset(folder / DATA, engine=results.ENGINE)
     out.mkdir(parents=True, exist_ok=True)
     places = [out / f"{folder.name}{end}" for end in (".pdf", ".png")]
     with rc_context(rules):

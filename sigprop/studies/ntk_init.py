@@ -21,6 +21,7 @@ from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
 from sigprop.studies.frame import Claim, above, agrees, near, same, slope
 from sigprop.studies.study import initializer
+from sigprop.studies.training import descended, expected_errors
 from sigprop.types import Kernel
 
 
@@ -104,9 +105,7 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 
 def _expected(config: Config, kernel: Kernel, y: Any, rate: float) -> np.ndarray:
     """The loss at the config's steps, of the mean prediction and of the spread of predictions."""
-    path = dynamics.gradient_descent(kernel, y, test=kernel, steps=np.array(config.steps), learning_rate=rate)
-    assert path.covariance is not None
-    return np.mean((np.asarray(path.mean) - y) ** 2, (1, 2)) + np.mean(np.diagonal(np.asarray(path.covariance), axis1=1, axis2=2), 1)
+    return expected_errors(dynamics.gradient_descent(kernel, y, test=kernel, steps=np.array(config.steps), learning_rate=rate), y)
 
 
 def _ntk(kernel: Kernel) -> Any:
@@ -132,11 +131,7 @@ def _trained(config: Config, init: str, rate: Any, draw: Any) -> Any:
     def error(params: Any) -> Any:
         return jnp.mean((net.apply(params, jnp.asarray(x)) - y) ** 2)
 
-    def step(params: Any, _: Any) -> tuple[Any, Any]:
-        value, slopes = jax.value_and_grad(lambda p: error(p) / 2)(params)
-        return jax.tree.map(lambda p, g: p - rate * g, params, slopes), 2 * value
-
-    return jax.lax.scan(step, net.init(frame.draw_key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
+    return descended(error, net.init(frame.draw_key(draw)), rate, config.steps)
 
 
 def claims(found: xr.Dataset) -> list[Claim]:

@@ -30,7 +30,7 @@ from sigprop.init.independent import Normal
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
 from sigprop.studies.frame import Claim, above, agrees, same
-from sigprop.studies.training import fitted
+from sigprop.studies.training import descended, expected_errors, fitted
 
 _ACTS: dict[str, Callable[..., Any]] = {"tanh": jnp.tanh, "sin": jnp.sin, "gelu": partial(nnx.gelu, approximate=False), "relu": nnx.relu}
 _EQUATIONS = ("heat", "Burgers", "Helmholtz")
@@ -187,10 +187,8 @@ def _training(config: Config, out: Path | None) -> dict[str, Any]:
     kernel = infinite_kernel(whole)(points)
     rate = 0.5 * float(dynamics.max_learning_rate(kernel.ntk))  # type: ignore[arg-type]
     path = dynamics.gradient_descent(kernel, jnp.asarray(targets), test=kernel, steps=np.array(config.steps), learning_rate=rate)
-    assert path.covariance is not None
-    spread = np.diagonal(np.asarray(path.covariance), axis1=1, axis2=2)
-    expected = np.mean((np.asarray(path.mean) - targets) ** 2, (1, 2)) + np.mean(spread, 1)
-    found: dict[str, Any] = {"loss": ("step", expected), "burgers_start": _problem(config, "Burgers")[3], "wave_start": start}
+    found: dict[str, Any] = {"loss": ("step", expected_errors(path, targets)),
+                             "burgers_start": _problem(config, "Burgers")[3], "wave_start": start}
     untrained = replace(config, steps=(0,))
     runs = {"loss": (_descended, config, {"rate": [rate]}, 1), "burgers": (_with_adam, config, {}, 1),
             "burgers_start": (_with_adam, untrained, {}, 32)}  # whose squares of products have long tails
@@ -224,12 +222,7 @@ def _cost(config: Config, equation: str) -> tuple[Network, Callable[[Any], Any]]
 def _descended(config: Config, rate: Any, draw: Any) -> Any:
     """Losses of the wave equation under full-batch gradient descent, of one draw."""
     whole, cost = _cost(config, "wave")
-
-    def step(params: Any, _: Any) -> tuple[Any, Any]:
-        value, slopes = jax.value_and_grad(cost)(params)
-        return jax.tree.map(lambda p, g: p - rate / 2 * g, params, slopes), value
-
-    return jax.lax.scan(step, whole.init(frame.draw_key(draw)), length=max(config.steps) + 1)[1][np.array(config.steps)]
+    return descended(cost, whole.init(frame.draw_key(draw)), rate, config.steps)
 
 
 def _with_adam(config: Config, draw: Any) -> Any:

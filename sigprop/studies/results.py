@@ -22,7 +22,7 @@ NAMES = ("pointwise_conv", "depthwise_conv", "transposed_conv", "weight_norm", "
          "resnet_zero_gamma", "densenet_bn", "edge_of_chaos", "finite_width", "batchnorm_explosion", "fp16_subnormals",
          "sparse_lottery", "int8_quantization", "adam_second_moment", "ntk_init", "pinn_derivatives", "rank_collapse")
 
-_ENGINE: Any = "scipy"  # netCDF 3, which needs nothing else
+ENGINE: Any = "scipy"  # netCDF 3, which needs nothing else
 
 
 def named(name: str) -> ModuleType:
@@ -90,13 +90,13 @@ def _folder(out: Path, name: str, resume: bool) -> None:
 
 def _write(found: xr.Dataset, place: Path) -> None:
     building = place.with_suffix(".nc.new")
-    found.to_netcdf(building, engine=_ENGINE)
+    found.to_netcdf(building, engine=ENGINE)
     building.replace(place)
 
 
 def _read(place: Path, name: str, config: Config) -> xr.Dataset:
     try:
-        with xr.open_dataset(place, engine=_ENGINE) as opened:
+        with xr.open_dataset(place, engine=ENGINE) as opened:
             found = opened.load()
     except (OSError, ValueError) as error:
         raise InvalidInput(f"--resume: {place} cannot be read: {error}") from error

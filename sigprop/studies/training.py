@@ -1,4 +1,4 @@
-"""Short training runs with Adam, of which the losses or the last parameters are kept."""
+"""Short training runs, with Adam or by gradient descent, of which the losses or the last parameters are kept."""
 
 from __future__ import annotations
 
@@ -50,6 +50,22 @@ def fitted(cost: Callable[[Any, Any], Any], params: Any, key: Any, first: Any, l
         return _moved(now, updates), moments
 
     return jax.lax.fori_loop(first, last, step, (params, optimizer.init(params)))[0]
+
+
+def descended(errors: Callable[[Any], Any], params: Any, rate: Any, steps: Sequence[int]) -> Any:
+    """Mean squared errors, one or several, at some steps of gradient descent on half of the first of them: ``[steps, ...]``."""
+    def step(now: Any, _: Any) -> tuple[Any, Any]:
+        slopes = jax.grad(lambda p: jnp.ravel(errors(p))[0] / 2)(now)
+        return jax.tree.map(lambda p, g: p - rate * g, now, slopes), errors(now)
+
+    return jax.lax.scan(step, params, length=max(steps) + 1)[1][np.array(steps)]
+
+
+def expected_errors(path: Any, wanted: Any) -> np.ndarray:
+    """Mean squared errors ``[steps]`` of networks whose predictions have the mean ``[steps, n, 1]`` and covariance ``[steps, n, n]`` of a
+    path of :func:`sigprop.dynamics.gradient_descent`, at targets ``[n, 1]``."""
+    spread = np.diagonal(np.asarray(path.covariance), axis1=1, axis2=2)
+    return np.mean((np.asarray(path.mean) - wanted) ** 2, (1, 2)) + np.mean(spread, 1)
 
 
 def _moved(params: Any, updates: Any) -> Any:
