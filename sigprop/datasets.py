@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,28 @@ def node_dataset(rows: Sequence[Any], data: dict[str, Any], maps: dict[str, Any]
         "shape": ("node", [str(r.shape) for r in rows]), **coords,
     }
     return xr.Dataset(data, coords, attrs)
+
+
+def plain(value: Any) -> Any:
+    """Datasets, arrays, dicts and lists as what strict JSON holds: not-a-number and infinities are strings."""
+    if isinstance(value, xr.Dataset):
+        variables = {str(name): {"dims": list(map(str, v.dims)), "dtype": str(v.dtype), "shape": list(v.shape), "data": plain(v.values)}
+                     for name, v in value.variables.items()}
+        return {"variables": variables, "coords": list(map(str, value.coords)), "attrs": plain(value.attrs)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        value = np.asarray(value).tolist()
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def decoded(content: dict[str, Any]) -> xr.Dataset:
+    """The dataset of which :func:`plain` made ``content``."""
+    variables = {name: (v["dims"], np.asarray(v["data"], v["dtype"]).reshape(v["shape"])) for name, v in content["variables"].items()}
+    coords = {name: variables.pop(name) for name in content["coords"]}
+    return xr.Dataset(variables, coords, content["attrs"])
 
 
 class _Static:

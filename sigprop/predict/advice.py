@@ -127,7 +127,7 @@ def _leaf(leaf: LeafMoment, rule: Optimizer, update_ratio: float, shrink: float,
         return LeafAdvice(0.0, inf, 0.0, 1.0)
     share = leaf.noise / leaf.second_moment
     variance = 2 * share * (2 - share)
-    rate = inf if not leaf.relative_update > 0 else rule["lr"] * update_ratio / leaf.relative_update
+    rate = rule["lr"] * update_ratio / leaf.relative_update if 0 < leaf.relative_update < inf else inf
     return LeafAdvice(_epsilon(leaf.entries, shrink), rate, variance**0.5, _warmup(variance, rule["b2"], spread))
 
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
+from sigprop.datasets import decoded, plain
 from sigprop.report import figure, html, table
 from sigprop.report.problems import Problem
 
@@ -69,35 +69,16 @@ class Report:
 
     def to_json(self, path: str | Path) -> None:
         """Write everything as strict JSON, from which :meth:`from_json` makes an equal report. Not-a-number and infinities are strings."""
-        sets = {name: _encoded(getattr(self, name)) for name in ("predicted", "measured", "comparison")}
-        content = {"name": self.name, "problems": [asdict(p) for p in self.problems], **sets}
-        Path(path).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        Path(path).write_text(json.dumps(self.content(), allow_nan=False), encoding="utf-8")
+
+    def content(self) -> dict[str, Any]:
+        """What :meth:`to_json` writes."""
+        sets = {name: plain(getattr(self, name)) for name in ("predicted", "measured", "comparison")}
+        return {"name": self.name, "problems": [asdict(p) for p in self.problems], **sets}
 
     @classmethod
     def from_json(cls, path: str | Path) -> Report:
         """Read what :meth:`to_json` wrote."""
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        sets = {name: _decoded(content[name]) for name in ("predicted", "measured", "comparison")}
+        sets = {name: decoded(content[name]) for name in ("predicted", "measured", "comparison")}
         return cls(content["name"], **sets, problems=[Problem(**{**p, "alike": tuple(p["alike"])}) for p in content["problems"]])
-
-
-def _encoded(data: xr.Dataset) -> dict[str, Any]:
-    variables = {str(name): {"dims": list(map(str, v.dims)), "dtype": str(v.dtype), "shape": list(v.shape), "data": _plain(v.values)}
-                 for name, v in data.variables.items()}
-    return {"variables": variables, "coords": list(map(str, data.coords)), "attrs": _plain(data.attrs)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _decoded(content: dict[str, Any]) -> xr.Dataset:
-    variables = {name: (v["dims"], np.asarray(v["data"], v["dtype"]).reshape(v["shape"])) for name, v in content["variables"].items()}
-    coords = {name: variables.pop(name) for name in content["coords"]}
-    return xr.Dataset(variables, coords, content["attrs"])
