@@ -87,9 +87,9 @@ def test_commands_say(case, models, capsys):
 
 
 def test_strict_commands_tell_by_status(models):
-    assert main("lint small.py:Up --input numbers.npy --strict".split()) == 1
-    assert main("rules small.py:Sorted --strict".split()) == 1
-    assert main("rules small.py:Mlp --strict".split()) == 0
+    assert main(["lint", "small.py:Up", "--input", "numbers.npy", "--strict"]) == 1
+    assert main(["rules", "small.py:Sorted", "--strict"]) == 1
+    assert main(["rules", "small.py:Mlp", "--strict"]) == 0
 
 
 def test_numbers_are_those_of_the_library(models, capsys):
@@ -101,19 +101,19 @@ def test_numbers_are_those_of_the_library(models, capsys):
     x = load("digits", 4, None, 64)
     net = sp.network(Mlp(), x)
     kernel = sp.infinite_kernel(net, "ntk")(x)
-    found = numbers(capsys, *"kernel small.py:Mlp --parameterization ntk --out k.npz".split())
+    found = numbers(capsys, *["kernel", "small.py:Mlp", "--parameterization", "ntk", "--out", "k.npz"])
     for name in ("nngp", "ntk"):
         np.testing.assert_allclose(found[name]["kernel"], getattr(kernel, name), rtol=1e-6)
         np.testing.assert_allclose(np.load("k.npz")[name], getattr(kernel, name), rtol=1e-6)
     assert found["ntk"]["condition_number"] == pytest.approx(float(sp.spectra.condition_number(kernel.ntk)), rel=1e-3)
     assert numbers(capsys, "remedy", "small.py:Mlp")["gains"] == pytest.approx(dict(sp.remedy(net, x).gains))
     assert numbers(capsys, "lint", "small.py:Mlp") == {"findings": [], "unchecked": ""}
-    moments = numbers(capsys, *"adam small.py:Mlp --targets labels.npy".split())
+    moments = numbers(capsys, *["adam", "small.py:Mlp", "--targets", "labels.npy"])
     assert moments["parameters"]["Dense_0/kernel"]["second_moment"] > 0 and moments["advice"]["learning_rate"] > 0
 
 
 def test_gram_goes_to_disk_and_on(models, capsys):
-    words = "gram small.py:Mlp --examples 24 --tile 8 --out K.zarr".split()
+    words = ["gram", "small.py:Mlp", "--examples", "24", "--tile", "8", "--out", "K.zarr"]
     assert numbers(capsys, *words) == {"path": "K.zarr", "shape": [24, 24], "kernels": ["nngp", "ntk"], "damaged": 0}
     assert main(words) == 0 and "24 x 24" in capsys.readouterr().out
     assert main([*words, "--parameterization", "ntk"]) == 2

@@ -229,22 +229,24 @@ def add(terms: Sequence[Named]) -> Named:
     labels = union(t.labels for t in terms)
     _fits(labels)
     exponent = _largest([t.exponent for t in terms])
+    arrays = [scaled(aligned(t, labels), difference(t.exponent, exponent)) for t in terms]
     out: Any = 0.0
-    for term in terms:
-        out = out + scaled(aligned(term, labels), difference(term.exponent, exponent))
+    for array in arrays:
+        out = out + array
     shape = tuple(label.size for label in labels)
-    return Named(labels, namespace(out).broadcast_to(out, shape), exponent, _note_of_sum(terms, out, exponent), same)
+    return Named(labels, namespace(out).broadcast_to(out, shape), exponent, _note_of_sum([t.note for t in terms], arrays, out), same)
 
 
-def _note_of_sum(terms: Sequence[Named], total: Any, exponent: Any) -> Note:
-    """Absolute errors add; where the terms are traced, relative ones are compared as if the terms were alike."""
-    rough = Note.largest(t.note for t in terms)
-    plain = all(isinstance(t.note.error, float) and isinstance(t.exponent, int) and concrete(t.array) for t in terms)
-    if not plain or rough.error == 0:
+def _note_of_sum(notes: Sequence[Note], arrays: Sequence[Any], total: Any) -> Note:
+    """Absolute errors add, entry by entry; where the terms are traced, relative ones are compared as if the terms were alike."""
+    rough = Note.largest(notes)
+    if not all(isinstance(note.error, float) for note in notes) or not all(map(concrete, arrays)) or rough.error == 0:
         return rough
+    errors: Any = 0.0
+    for note, array in zip(notes, arrays, strict=True):
+        errors = errors + note.error * np.abs(array)
     top = float(np.max(np.abs(total), initial=0.0))
-    errors = [t.note.error * float(np.max(np.abs(t.array), initial=0.0)) * 2.0 ** (t.exponent - exponent) for t in terms]
-    return Note(sum(errors) / top if top > 0 else rough.error, rough.how)
+    return Note(float(np.max(errors, initial=0.0)) / top if top > 0 else rough.error, rough.how)
 
 
 def _largest(exponents: Sequence[Any]) -> Any:

@@ -364,7 +364,8 @@ class Sampler:
         return stack(labels[node.axis], pieces)
 
     def _fresh(self, labels: Sequence[AnyLabel], sizes: Sequence[int]) -> list[Label]:
-        used = [b.number for la in labels for b in bases(la) if b.number >= 3 * _FREE]
+        """Numbers that neither the field nor what was drawn beside it has."""
+        used = [b.number for la in (*labels, *self.layout) for b in bases(la) if b.number >= 3 * _FREE]
         start = max(used, default=3 * _FREE) + 1
         return [Label(start + k, "site", n) for k, n in enumerate(sizes)]
 
