@@ -59,6 +59,12 @@ def rows() -> Iterator[Row]:
     for kind, variance in (("orthogonal", 10), ("gaussian", 20)):
         yield Row(f"ReLU, He, {kind}, 10 layers: variance of s²", "Pennington 2018: L, 2 L", variance,
                   lambda kind=kind: mf.Jacobian("relu", 2.0, 0.0, 10, kind).variance)
+    yield Row("1 + alpha O, linear, alpha² = 1/4: density at s² = 1.25", "arcsine law: 1 / pi", 1 / pi,
+              lambda: mf.ResidualJacobian("identity", 1.0, 0.0, 1, 0.5, weights="orthogonal").density([1.25])[0])
+    yield Row("linear residual blocks, alpha² = 1 / L, L to infinity: E s⁴", "Tarnowski 2019: 3 e²", 3 * e**2,
+              lambda: 2 * blocks(100) - blocks(50))
+    yield Row("ReLU, He, residual, 10 blocks, alpha² = 0.1: E s²", "Tarnowski 2019: (1 + alpha²)^10", 1.1**10,
+              lambda: mf.ResidualJacobian("relu", 2.0, 0.0, 10, 0.1**0.5).mean)
     yield Row("ReLU, He, 40 layers of 100 units: E‖h‖⁴ / (E‖h‖²)²", "Hanin & Rolnick 2018", 7.04,
               lambda: 1 + mf.finite_width("relu", 2.0, widths=[100] * 40).variance[-1])
     yield Row("batch norm, ReLU, large batch: growth of gradients", "Yang 2019: pi / (pi - 1)", pi / (pi - 1),
@@ -80,6 +86,10 @@ def point(weight: float, bias: float) -> tuple[float, ...]:
 
 def linear(depth: int) -> mf.Jacobian:
     return mf.Jacobian("identity", 1.0, 0.0, depth)
+
+
+def blocks(depth: int) -> float:
+    return float(mf.ResidualJacobian("identity", 1 / depth, 0.0, depth).moments(2).value[1])
 
 
 def main() -> None:
