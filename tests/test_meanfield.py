@@ -1,11 +1,15 @@
 """Scalar mean-field theory: published values, closed forms, an independent quadrature, and the interpreter on the same network."""
 
+import importlib.util
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate, stats
+from sklearn.datasets import load_digits
 
 import sigprop as sp
 from sigprop import meanfield as mf
@@ -147,6 +151,22 @@ def test_diagrams_close_to_the_edge_of_chaos():
     points, scales = ([f("tanh", w, 0.05) for w in weights] for f in (mf.fixed_point, mf.depth_scales))
     np.testing.assert_allclose(found.c, [p.c for p in points], atol=1e-9)
     np.testing.assert_allclose(found.xi_c, [s.xi_c for s in scales], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_depth_scales_predict_trainability():
+    """Digits, 150 minibatches: networks of twice xi tell the images apart, of twenty times xi they do not (Schoenholz et al. 2017)."""
+    spec = importlib.util.spec_from_file_location("trainability", Path(__file__).parents[1] / "scripts" / "trainability.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    images, labels = load_digits(return_X_y=True)
+    images = ((images - images.mean(0)) / (images - images.mean(0)).std()).astype(np.float32)
+    weights = np.array([1.0, 1.4, 4.0])  # ordered, near the edge of chaos, chaotic
+    lengths = [mf.trainability_length("tanh", w, 0.05, multiple=1.0) for w in weights]
+    for weight, length in zip(weights, lengths, strict=True):
+        shallow, deep = (float(script.trained(jnp.array([weight], jnp.float32), int(np.ceil(m * length)), 150, images, labels)[0])
+                         for m in (2, 20))
+        assert shallow > 0.7 and deep < 0.4, (weight, shallow, deep)
 
 
 COLUMNS = ("q", "c", "chi1", "xi_q", "xi_c", "xi_gradient")
