@@ -27,7 +27,8 @@ def phase_diagram(activation: Activation, weight_variances: Any, bias_variances:
 
     What the maps make of a mean square is integrated once for each of 1,105 values, of a pair of inputs for 33 angles at each tenth of
     ``log q`` where inputs part, and interpolated by splines of degree five; the rest is one program of JAX in float64, whatever JAX's
-    precision. On two cores a million pairs take 2 s (27 s by NumPy), compiling 5 s for each block, integrals 5 s for tanh. Single points,
+    precision. On two busy cores a million pairs take 1 to 4 s (tanh 2 to 3 s, by NumPy it was 27 s); the first call compiles for 5 s each
+    block, and integrates, 5 s for tanh up to ``sigma_w^2 = 4``, a minute for GELU, whose fixed points go to infinity. Single points,
     without interpolation, are :func:`fixed_point`, :func:`chi1` and :func:`depth_scales`. The mean square starts at 1.
 
     It can be called under ``jax.jit``, ``vmap`` and ``grad``, where variances are traced: the numbers are then arrays of JAX in their
