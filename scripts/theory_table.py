@@ -2,7 +2,8 @@
 
     python scripts/theory_table.py [--readme]
 
-Expected values are those of the sources, or their closed forms; ours come from ``sp.meanfield`` alone.
+Expected values are those of the sources, or their closed forms; ours come from ``sp.meanfield``, ``sp.precision``, ``sp.sparse`` and
+``sp.pinn``.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from collections.abc import Callable, Iterator
 from math import comb, e, pi
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from readme import put, table
 
+import sigprop as sp
 from sigprop import meanfield as mf
+from sigprop import precision
 
 MARKS = "<!-- theory table: written by make table -->", "<!-- end of theory table -->"
 TANH = {  # weight and bias variance: q*, c*, chi_1, xi_c, xi_q; the chaotic ones by a trapezoid rule of 200,001 nodes on 24 s.d.
@@ -24,6 +29,9 @@ TANH = {  # weight and bias variance: q*, c*, chi_1, xi_c, xi_q; the chaotic one
     (1.7, 0.05): (0.533076, 1, 0.986741, 74.918, 1.5583), (2.5, 0.05): (1.06396, 0.446804, 1.13352, 11.796, 1.1799),
 }
 CRITICAL = {0.05: 1.760955, 0.01: 1.424205, 1e-4: 1.086026, 2.01e-5: 1.049996}
+CLIPS = {"int8": ((3.92, 40.5), (4.215, 46.0)), "int4": ((2.474, 18.9), (2.899, 24.3))}  # clip in standard deviations, SQNR in dB
+WINDOWS = {10: (0.1436, 9.189), 50: (0.6783, 1.558), 100: (0.8236, 1.248)}  # gains of so many layers in float16
+PRUNED = {0.5: 0.9287, 0.2: 0.6498, 0.1: 0.4393, 0.05: 0.2791, 0.01: 0.0845}  # share of the variance by share of the weights
 COSINES = {1: 0.318310, 2: 0.493731, 3: 0.604826, 10: 0.871536, 50: 0.987862, 100: 0.996423}
 
 
@@ -59,6 +67,12 @@ def rows() -> Iterator[Row]:
     for kind, variance in (("orthogonal", 10), ("gaussian", 20)):
         yield Row(f"ReLU, He, {kind}, 10 layers: variance of s²", "Pennington 2018: L, 2 L", variance,
                   lambda kind=kind: mf.Jacobian("relu", 2.0, 0.0, 10, kind).variance)
+    yield Row("1 + alpha O, linear, alpha² = 1/4: density at s² = 1.25", "arcsine law: 1 / pi", 1 / pi,
+              lambda: mf.ResidualJacobian("identity", 1.0, 0.0, 1, 0.5, weights="orthogonal").density([1.25])[0])
+    yield Row("linear residual blocks, alpha² = 1 / L, L to infinity: E s⁴", "Tarnowski 2019: 3 e²", 3 * e**2,
+              lambda: 2 * blocks(100) - blocks(50))
+    yield Row("ReLU, He, residual, 10 blocks, alpha² = 0.1: E s²", "Tarnowski 2019: (1 + alpha²)^10", 1.1**10,
+              lambda: mf.ResidualJacobian("relu", 2.0, 0.0, 10, 0.1**0.5).mean)
     yield Row("ReLU, He, 40 layers of 100 units: E‖h‖⁴ / (E‖h‖²)²", "Hanin & Rolnick 2018", 7.04,
               lambda: 1 + mf.finite_width("relu", 2.0, widths=[100] * 40).variance[-1])
     yield Row("batch norm, ReLU, large batch: growth of gradients", "Yang 2019: pi / (pi - 1)", pi / (pi - 1),
@@ -71,6 +85,48 @@ def rows() -> Iterator[Row]:
     yield Row("convolution, 3 taps, slowest mode but one of 8 pixels: xi_c", "Xiao 2018: -1 / ln(chi lambda)",
               -1 / np.log(0.986741 * (1 + 2**0.5) / 3),
               lambda: mf.depth_scales("tanh", 1.7, 0.05, [mf.Convolution(frequency=pi / 4)]).xi_c)
+    yield from decisions()
+
+
+def decisions() -> Iterator[Row]:
+    """Quantizers, ranges, pruning and physics-informed networks."""
+    for dtype, known in CLIPS.items():
+        for name, law, values in zip(("Gaussian", "half-Gaussian"), (precision.normal(), precision.rectified()), known, strict=True):
+            for what, field, value in zip(("clip", "SQNR (dB)"), ("clip", "sqnr"), values, strict=True):
+                yield Row(f"{dtype}, {name}: {what} of least error", "Max 1960", value,
+                          lambda law=law, dtype=dtype, field=field: getattr(precision.quantizer(law, dtype), field))
+    for depth, ends in WINDOWS.items():
+        for end, value in zip(("low", "high"), ends, strict=True):
+            yield Row(f"float16, {depth} layers: {end} end of gains", "(2^-14)^(2/L), 65504^(2/L)", value,
+                      lambda depth=depth, end=end: getattr(precision.gain_window("float16", depth), end))
+    for kept, value in PRUNED.items():
+        yield Row(f"pruned by magnitude, {kept:.0%} kept: share of the variance", "p + 2 tau phi(tau)", value,
+                  lambda kept=kept: sp.sparse.share(sp.Law(0.0, 1.0), kept).variance)
+    for speed in (0.5, 2.0):
+        yield Row(f"wave equation, c = {speed:g}, sine layer at x = 0: E r² / E u_tt²", "1 + c⁴ - 2 c² / 3",
+                  1 + speed**4 - 2 * speed**2 / 3, lambda speed=speed: wave(speed))
+
+
+def wave(speed: float) -> float:
+    """Loss of the residual at the origin, in units of that of ``u_tt``."""
+    def u(params: Any, x: Any) -> Any:
+        return jnp.sin(x @ params["in"] + params["bias"]) @ params["out"]
+
+    def init(key: Any) -> Any:
+        one, two, three = jax.random.split(key, 3)
+        return {"in": jax.random.normal(one, (2, 64)), "bias": jax.random.normal(two, (64,)), "out": jax.random.normal(three, (64,)) / 8}
+
+    def residual(c: float) -> Callable[..., Any]:
+        def one(params: Any, x: Any) -> Any:
+            curved = jax.hessian(u, 1)(params, x)
+            return curved[0, 0] - c**2 * curved[1, 1]
+
+        return lambda params, points: jax.vmap(lambda x: one(params, x))(points)[:, None]
+
+    origin = np.zeros((1, 2), np.float32)
+    net = sp.network(lambda params, x: jax.vmap(lambda x: u(params, x))(x)[:, None], origin, init=init)
+    found = sp.pinn.loss_balance(net, {"residual": (residual(speed), origin, None), "u_tt": (residual(0.0), origin, None)})
+    return float(found.loss.sel(term="residual") / found.loss.sel(term="u_tt"))
 
 
 def point(weight: float, bias: float) -> tuple[float, ...]:
@@ -80,6 +136,10 @@ def point(weight: float, bias: float) -> tuple[float, ...]:
 
 def linear(depth: int) -> mf.Jacobian:
     return mf.Jacobian("identity", 1.0, 0.0, depth)
+
+
+def blocks(depth: int) -> float:
+    return float(mf.ResidualJacobian("identity", 1 / depth, 0.0, depth).moments(2).value[1])
 
 
 def main() -> None:

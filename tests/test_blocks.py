@@ -235,7 +235,8 @@ def test_dropout_has_no_edge_of_chaos():
 
 
 GRIDS = {"dropout": [mf.Dropout(0.9)], "skip": HALF, "post-norm": BLOCKS["post-norm"][0], "batch norm": [mf.BatchNorm(8)],
-         "attention": [mf.Attention(8), *HALF], "epsilon": [mf.PreNorm(0.1)], "mode": [mf.Convolution(frequency=1.0)]}
+         "attention": [mf.Attention(8), *HALF], "epsilon": [mf.PreNorm(0.1)], "mode": [mf.Convolution(frequency=1.0)],
+         "activation norm": [mf.ActivationNorm()], "pre-norm": [mf.PreNorm(), *HALF]}
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -1,10 +1,15 @@
 """Scalar mean-field theory: published values, closed forms, an independent quadrature, and the interpreter on the same network."""
 
+import importlib.util
+from pathlib import Path
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate, stats
+from sklearn.datasets import load_digits
 
 import sigprop as sp
 from sigprop import meanfield as mf
@@ -103,6 +108,7 @@ BAD = {
     "start": (lambda: mf.fixed_point("tanh", 1.0, start=0.0), "start: 0.0 given"),
     "explodes": (lambda: mf.chi1("relu", 2.5), "signals explode"),
     "infinite moment": (lambda: mf.fixed_point(lambda x: jnp.exp(x**2), 1.0), "infinite or cannot be computed"),
+    "jump": (lambda: mf.depth_scales(lambda x: jnp.where(x > 0.5, 1.0, -1.0), 1.0, 0.1), "jumps at 0.5, of which"),
     "no critical point": (lambda: mf.critical_weight_variance("relu", 0.1), "no critical point"),
 }
 
@@ -138,9 +144,70 @@ def test_diagrams_are_the_single_points(activation):
             np.testing.assert_allclose(got, [*expected.values()], rtol=1e-6, atol=1e-9, err_msg=f"{activation} {w} {b}")
 
 
+def test_diagrams_close_to_the_edge_of_chaos():
+    """Correlations near 1, where covariances of pairs differ little from mean squares."""
+    weights = 1.760955 + np.array([0.001, 0.01, 0.1])
+    found = mf.phase_diagram("tanh", weights, 0.05).isel(bias_variance=0)
+    points, scales = ([f("tanh", w, 0.05) for w in weights] for f in (mf.fixed_point, mf.depth_scales))
+    np.testing.assert_allclose(found.c, [p.c for p in points], atol=1e-9)
+    np.testing.assert_allclose(found.xi_c, [s.xi_c for s in scales], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_depth_scales_predict_trainability():
+    """Digits, 150 minibatches: networks of twice xi tell the images apart, of twenty times xi they do not (Schoenholz et al. 2017)."""
+    spec = importlib.util.spec_from_file_location("trainability", Path(__file__).parents[1] / "scripts" / "trainability.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    images, labels = load_digits(return_X_y=True)
+    images = ((images - images.mean(0)) / (images - images.mean(0)).std()).astype(np.float32)
+    weights = np.array([1.0, 1.4, 4.0])  # ordered, near the edge of chaos, chaotic
+    lengths = [mf.trainability_length("tanh", w, 0.05, multiple=1.0) for w in weights]
+    for weight, length in zip(weights, lengths, strict=True):
+        shallow, deep = (float(script.trained(jnp.array([weight], jnp.float32), int(np.ceil(m * length)), 150, images, labels)[0])
+                         for m in (2, 20))
+        assert shallow > 0.7 and deep < 0.4, (weight, shallow, deep)
+
+
+COLUMNS = ("q", "c", "chi1", "xi_q", "xi_c", "xi_gradient")
+
+
+def test_diagrams_under_jit_and_vmap_are_the_diagrams():
+    weights, biases = jnp.array([0.5, 1.2, 2.5, 6.25]), jnp.array([0.05, 0.09])
+    expected = mf.phase_diagram("erf", weights, biases)
+    compiled = jax.jit(lambda w, b: mf.phase_diagram("erf", w, b))(weights, biases)
+    mapped = jax.vmap(lambda b: mf.phase_diagram("erf", weights, b))(biases)
+    for name in COLUMNS:
+        assert compiled[name].dtype == jnp.float32
+        np.testing.assert_allclose(np.asarray(compiled[name].data), expected[name], rtol=2e-6)
+        np.testing.assert_allclose(np.asarray(mapped[name].data)[:, :, 0].T, expected[name], rtol=2e-6)
+    far = jax.jit(lambda w: mf.phase_diagram("relu", w, 0.0, [mf.Dropout(0.5)]))(jnp.array([1.0, 1.5]))  # signals rest, and explode
+    np.testing.assert_array_equal(np.asarray(far["q"].data)[:, 0], [1, np.inf])
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("weight", [1.2, 2.5], ids=["ordered", "chaotic"])
+def test_derivatives_of_diagrams(name, weight, step=1e-4):
+    """By both variances, against central differences."""
+    def column(w, b):
+        return mf.phase_diagram("erf", w, b)[name].data.sum()
+
+    found = jax.grad(column, (0, 1))(weight, 0.05)
+    expected = [(column(weight + step * d, 0.05 + step / 10 * e) - column(weight - step * d, 0.05 - step / 10 * e)) / (2 * step) * f
+                for d, e, f in ((1, 0, 1), (0, 1, 10))]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def unhashable():
+    part = mf.Dropout(0.5)
+    object.__setattr__(part, "keep", np.ones(1))
+    return part
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (("tanh", [1.0, -1.0]), "weight_variances"), (("tanh", 1.0, [np.nan]), "bias_variances"), (("tanh", []), "weight_variances"),
-    ((lambda x: 0.0 * x, 1.0), "zero")])
+    ((lambda x: 0.0 * x, 1.0), "zero"), ((lambda x: jnp.sign(x) + 0.5 * x, 3.0), "jumps"),
+    (("tanh", 1.0, 0.0, [unhashable()]), "not hashable")])
 def test_diagrams_name_bad_input(arguments, message):
     with pytest.raises(sp.InvalidInput, match=message):
         mf.phase_diagram(*arguments)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from harness import Sample, agree
+from harness import Sample, agree, sample
 from jax.nn.initializers import glorot_normal, he_normal, he_uniform, normal, variance_scaling
 
 import sigprop as sp
@@ -123,6 +123,30 @@ def test_blocks_keep_n_of_m():
         assert np.all(np.asarray(m).reshape(-1, 4, m.shape[-1]).sum(axis=1) == 2)
 
 
+def test_tiles_are_kept_whole():
+    """Random squares of 8 by 8: the same share of the variance as of the weights, and kept flat by the correction."""
+    net, kept = perceptron(3), 0.25
+    hidden = sparse.prunable(net)[:-1]  # the last has ten units
+    masks = sparse.mask(sparse.tiles(sparse.random(net, jax.random.key(1), hidden), (8, 8)), kept)
+    for m in masks.values():
+        squares = np.asarray(m).reshape(m.shape[0] // 8, 8, m.shape[1] // 8, 8).mean((1, 3))
+        assert set(np.unique(squares)) == {0, 1} and squares.mean() == kept
+    net = sparse.masked(sparse.corrected(net, dict.fromkeys(masks, kept)), masks)
+    np.testing.assert_allclose(factors(net)[0], 1, rtol=0.03)  # of the 64 rows of squares that a unit has, some keep more
+
+
+@pytest.mark.slow
+def test_kernels_of_masked_networks(width=128, seeds=1024):
+    """NNGP and NTK with the same masks in all draws, in units of their diagonals: false alarm 1e-6, detects 15 %."""
+    net = perceptron(2, width, out=32)
+    net = sparse.masked(net, sparse.mask(sparse.random(net, jax.random.key(3)), 0.3))
+    limit, one = sp.infinite_kernel(net)(X), sp.empirical_kernel(net)
+    drawn = jax.lax.map(lambda key: one(net.init(key), X)[:2], jax.random.split(jax.random.key(4), seeds))
+    for expected, found in zip((limit.nngp, limit.ntk), drawn, strict=True):
+        size = np.sqrt(np.diag(expected))
+        agree(np.asarray(expected), sample(found), scale=size[:, None] * size, detects=0.15, allowance=0.03)
+
+
 def test_scores_of_losses():
     """SNIP is the derivative of the loss by a factor of each weight, GraSP that of half the squared gradient, here by differences."""
     net = perceptron(1, 16)
@@ -227,6 +251,8 @@ BAD = {
     "are no kernels of": lambda net: sparse.prunable(net, ["layers/2/bias"]),
     "must be above 0 and at most 1": lambda net: sparse.corrected(net, {"layers/2/kernel": 0.0}),
     "size: 7 does not divide the 64 inputs": lambda net: sparse.blocks(sparse.magnitude(net, net.init(jax.random.key(0))), 7),
+    "shape: (7, 1) does not divide the 64 inputs and 16 units": lambda net: sparse.tiles(
+        sparse.magnitude(net, net.init(jax.random.key(0))), (7, 1)),
     "rewind: 30 given": lambda net: next(sparse.iterative_magnitude_pruning(net, None, None, 1, steps=20, rewind=30)),
     "fraction: 1 leaves no weight": lambda net: next(sparse.iterative_magnitude_pruning(net, None, None, 1, fraction=1)),
     "empties ['layers_2/kernel']": lambda net: sparse.global_shares(

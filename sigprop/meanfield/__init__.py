@@ -7,11 +7,12 @@ from sigprop.meanfield.jacobians import Jacobian
 from sigprop.meanfield.maps import Maps
 from sigprop.meanfield.norms import ActivationNorm, BatchNorm, PostNorm, PreNorm
 from sigprop.meanfield.scales import DepthScales, chi1, critical_weight_variance, depth_scales, trainability_length
+from sigprop.meanfield.streams import ResidualJacobian
 from sigprop.meanfield.trajectory import trajectory
 from sigprop.meanfield.width import finite_width
 
 __all__ = [
     "ActivationNorm", "Attention", "BatchNorm", "Convolution", "DepthScales", "Dropout", "FixedPoint", "Jacobian", "Maps", "PostNorm",
-    "PreNorm", "Residual", "chi1", "critical_weight_variance", "depth_scales", "finite_width", "fixed_point", "phase_diagram",
-    "trainability_length", "trajectory",
+    "PreNorm", "Residual", "ResidualJacobian", "chi1", "critical_weight_variance", "depth_scales", "finite_width", "fixed_point",
+    "phase_diagram", "trainability_length", "trajectory",
 ]

@@ -20,7 +20,7 @@ from sigprop.types import Estimate
 
 
 class Part(Protocol):
-    """Something around a layer."""
+    """Something around a layer. Parts are hashable, and their maps take arrays of NumPy as well as traced ones."""
 
     def around(self, layer: Layer) -> Layer:
         """Maps of the block that consists of ``layer`` and this part."""
@@ -111,7 +111,7 @@ class _Residual(Around):
     stream: float
 
     def variance(self, q: Any, c: Any = 1.0) -> Estimate:
-        return affine(self.layer.variance(q, c), self.branch, self.stream * np.asarray(q))
+        return affine(self.layer.variance(q, c), self.branch, self.stream * q)
 
     def variance_slope(self, q: Any) -> Estimate:
         return affine(self.layer.variance_slope(q), self.branch, self.stream)
@@ -120,7 +120,7 @@ class _Residual(Around):
         return affine(self.layer.chi(q), self.branch, self.stream)
 
     def covariance(self, c: Any, q: Any) -> Estimate:
-        return affine(self.layer.covariance(c, q), self.branch, self.stream * np.asarray(c) * q)
+        return affine(self.layer.covariance(c, q), self.branch, self.stream * c * q)
 
     def correlation_slope(self, c: Any, q: Any) -> Estimate:
         return affine(self.layer.correlation_slope(c, q), self.branch, self.stream)
@@ -182,6 +182,8 @@ class Convolution:
             raise InvalidInput(f"taps: {self.taps!r} given; shares of a variance are at least 0 and sum to 1")
         if np.shape(self.frequency) not in ((), (taps.ndim,)) or not np.all(np.isfinite(self.frequency)):
             raise InvalidInput(f"frequency: {self.frequency!r} given; one finite number for each of {taps.ndim} dimensions is needed")
+        object.__setattr__(self, "taps", _tuples(taps))
+        object.__setattr__(self, "frequency", _tuples(np.asarray(self.frequency, np.float64)))
 
     @property
     def eigenvalue(self) -> float:
@@ -192,6 +194,11 @@ class Convolution:
 
     def around(self, layer: Layer) -> Layer:
         return _Convolution(layer, self.eigenvalue)
+
+
+def _tuples(array: np.ndarray) -> Any:
+    """Hashable, as parts are."""
+    return tuple(map(_tuples, array)) if array.ndim else float(array)
 
 
 @dataclass(frozen=True)
@@ -243,4 +250,4 @@ class _Attention(Around):
 
     def correlation_slope(self, c: Any, q: Any) -> Estimate:
         """Variance and covariance move together: the map of correlations is flat, and so is this where tokens have collapsed."""
-        return affine(self.layer.correlation_slope(c, q), (1 - np.asarray(c)) * (1 - self.share))
+        return affine(self.layer.correlation_slope(c, q), (1 - c) * (1 - self.share))

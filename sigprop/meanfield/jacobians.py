@@ -28,6 +28,8 @@ _REAL = 1e-9  # imaginary part, relative, below which the path has come to the l
 class Jacobian:
     """The input-output Jacobian ``W_L D_L ... W_1 D_1`` of layers ``z -> W f(z) + b`` at the fixed point, of infinite width.
 
+    That of residual blocks is :class:`ResidualJacobian`.
+
     ``D`` holds the slopes ``f'(z)`` and is free of ``W``: S-transforms multiply, ``S = S_W^L S_{D^2}^L``, with ``S_W(m) =
     1 / (sigma_w^2 (1 + m))`` for Gaussian and ``1 / sigma_w^2`` for orthogonal weights (Pennington et al. 2018, section 3). With the
     moment generating functions ``M(lambda) = sum_k E[s^(2k)] / lambda^k = m``, of the Jacobian and of ``sigma_w^2 D^2`` at ``x``, that is

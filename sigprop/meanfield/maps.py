@@ -8,10 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sigprop.gaussian import Function, moment1, moment2
+from sigprop.errors import InvalidInput
+from sigprop.gaussian import Function, moment1, moment2, recognize
 from sigprop.init.activations import Activation, derivative, exactly, function
 from sigprop.init.checks import check_number
 from sigprop.types import Estimate
+
+_ASIDE, _JUMP = 2e-5, 1e-2  # change of an activation in twice this distance that is a jump
 
 
 class Layer(Protocol):
@@ -84,6 +87,12 @@ class Maps:
         f = function(self.activation)
         return exactly(derivative(f), "derivative of activation", f)
 
+    @cached_property
+    def _jumps(self) -> list[float]:
+        at = np.array(sorted({0.0, *recognize(self._f).kinks}))
+        below, above = self._f(at - _ASIDE), self._f(at + _ASIDE)
+        return list(at[abs(above - below) > _JUMP * (1 + abs(above))])
+
     def variance(self, q: Any, c: Any = 1.0) -> Estimate:
         """``sigma_w^2 E[f(z)^2] + sigma_b^2`` for ``E[z^2] = q``, whatever ``c`` (Poole et al. 2016, equation 3)."""
         return affine(moment1([self._f, self._f], 0.0, _array(q)), self.weight_variance, self.bias_variance)
@@ -106,7 +115,14 @@ class Maps:
         return affine(moment2([self._f], [self._f], q, q, c * q), self.weight_variance, self.bias_variance)
 
     def correlation_slope(self, c: Any, q: Any) -> Estimate:
-        """``sigma_w^2 E[f'(z1) f'(z2)]``, the slope of the map of correlations at a fixed point ``q`` (Schoenholz et al. 2017)."""
+        """``sigma_w^2 E[f'(z1) f'(z2)]``, the slope of the map of correlations at a fixed point ``q`` (Schoenholz et al. 2017).
+
+        Raises:
+            InvalidInput: where the activation jumps: equal inputs part then at an infinite rate, of which ``f'`` knows nothing.
+        """
+        if self._jumps:
+            raise InvalidInput(f"activation: {self.activation!r} jumps at {', '.join(f'{x:g}' for x in self._jumps)}, of which its "
+                               "derivative does not know; smooth it, by erf of a large slope, or follow correlations with trajectory")
         if alike(c):
             return self.chi(q)
         c, q = np.broadcast_arrays(_array(c), _array(q))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from sigprop.arrays import namespace
 from sigprop.errors import InvalidInput
 from sigprop.init.checks import check_number, check_whole
 from sigprop.meanfield.blocks import Around
@@ -43,21 +42,18 @@ class _PreNorm(Around):
         return _share(q, q + self.epsilon)
 
     def variance(self, q: Any, c: Any = 1.0) -> Estimate:
-        return self.layer.variance(self._unit(np.asarray(q)), c)
+        return self.layer.variance(self._unit(q), c)
 
     def variance_slope(self, q: Any) -> Estimate:
-        q = np.asarray(q)
         return affine(self.layer.variance_slope(self._unit(q)), self.epsilon / (q + self.epsilon) ** 2)
 
     def chi(self, q: Any) -> Estimate:
-        q = np.asarray(q)
         return affine(self.layer.chi(self._unit(q)), 1 / (q + self.epsilon))
 
     def covariance(self, c: Any, q: Any) -> Estimate:
-        return self.layer.covariance(c, self._unit(np.asarray(q)))
+        return self.layer.covariance(c, self._unit(q))
 
     def correlation_slope(self, c: Any, q: Any) -> Estimate:
-        q = np.asarray(q)
         return affine(self.layer.correlation_slope(c, self._unit(q)), 1 / (q + self.epsilon))
 
 
@@ -162,24 +158,25 @@ class _BatchNorm(Around):
     moments: BatchMoments
 
     def variance(self, q: Any, c: Any = 1.0) -> Estimate:
-        return affine(self.moments.second, self.weight_variance + 0 * np.asarray(q), self.bias_variance)
+        return affine(self.moments.second, self.weight_variance + 0 * q, self.bias_variance)
 
     def variance_slope(self, q: Any) -> Estimate:
-        return affine(self.moments.second, 0 * np.asarray(q))
+        return affine(self.moments.second, 0 * q)
 
     def chi(self, q: Any) -> Estimate:
         """Where ``q`` and ``c`` are those that a layer gives."""
         spread = self.moments.second.value - self.moments.pair.value
-        return affine(self.moments.backward, _share(1 + 0 * np.asarray(q), spread))
+        return affine(self.moments.backward, _share(1 + 0 * q, spread))
 
     def covariance(self, c: Any, q: Any) -> Estimate:
-        return affine(self.moments.pair, self.weight_variance + 0 * np.asarray(c) * q, self.bias_variance)
+        return affine(self.moments.pair, self.weight_variance + 0 * c * q, self.bias_variance)
 
     def correlation_slope(self, c: Any, q: Any) -> Estimate:
-        return affine(self.moments.pair, 0 * np.asarray(c) * q)
+        return affine(self.moments.pair, 0 * c * q)
 
 
 def _share(part: Any, whole: Any) -> Any:
     """``part / whole``, 0 where there is nothing."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, np.divide(part, whole), 0.0)
+    xp = namespace(part, whole)
+    some = whole > 0
+    return xp.where(some, part / xp.where(some, whole, 1.0), 0.0)

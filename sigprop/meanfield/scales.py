@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sigprop.arrays import namespace
 from sigprop.errors import InvalidInput
 from sigprop.init import critical_point
 from sigprop.init.activations import Activation
@@ -113,6 +114,7 @@ def _point(activation: Activation, weight_variance: float, bias_variance: float,
 
 def layers(slope: Any, at_rest: float = 1e-12) -> Any:
     """``-1 / ln |slope|``, infinite where the slope is 1 up to ``at_rest``."""
-    size = np.abs(slope)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.abs(size - 1) <= at_rest, np.inf, -1 / np.log(size))
+    xp = namespace(slope)
+    size = abs(slope)
+    flat, rest = size == 0, abs(size - 1) <= at_rest  # apart, so that derivatives are finite
+    return xp.where(flat, 0.0, xp.where(rest, np.inf, -1 / xp.log(xp.where(flat | rest, 2.0, size))))

@@ -42,6 +42,26 @@ def blocks(scores: dict[str, Any], size: int) -> dict[str, Any]:
     return out
 
 
+def tiles(scores: dict[str, Any], shape: tuple[int, int]) -> dict[str, Any]:
+    """Scores of rectangles of ``shape = (inputs, units)`` successive weights, the mean of theirs, so that these are kept or left out whole
+    (Narang et al. 2017, block sparsity); where ``kept`` is no whole number of them, the last one is cut.
+
+    Raises:
+        InvalidInput: where ``shape`` does not divide the inputs and units of a kernel.
+    """
+    for size in shape:
+        check_whole("shape", size)
+    rows, columns = shape
+    out = {}
+    for path, a in scores.items():
+        inputs, units = int(np.prod(np.shape(a)[:-1])), np.shape(a)[-1]
+        if inputs % rows or units % columns:
+            raise InvalidInput(f"shape: {shape} does not divide the {inputs} inputs and {units} units of {path!r}")
+        grouped = jnp.reshape(a, (inputs // rows, rows, units // columns, columns))
+        out[path] = jnp.broadcast_to(grouped.mean((1, 3), keepdims=True), grouped.shape).reshape(np.shape(a))
+    return out
+
+
 def magnitude(net: Network, params: Any, only: Collection[str] | None = None) -> dict[str, Any]:
     """``|w|`` (Han et al. 2015)."""
     return {path: jnp.abs(w) for path, w in _kernels(net, params, only).items()}
