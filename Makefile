@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.sigprop-stamp
 
-.PHONY: setup report test test-all lint bench table studies figures paper docs
+.PHONY: setup report test test-all lint bench table studies figures paper docs dist
 
 NAMES ?=
 
@@ -50,3 +50,10 @@ table: setup
 	$(BIN)/python scripts/zoo_table.py --readme
 	$(BIN)/python scripts/theory_table.py --readme
 	$(BIN)/python scripts/regression_table.py --readme
+
+dist: setup  # a wheel, tried in an environment that has nothing but it and what it needs
+	rm -rf dist out/clean
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv out/clean
+	out/clean/bin/pip install --quiet -c constraints.txt dist/sigprop-*.whl
+	cd out && clean/bin/sigprop doctor

@@ -1,4 +1,4 @@
-"""The README's snippets, executed in their order. What they leave to the reader (a network, inputs, a loss) is defined here."""
+"""The snippets of README and CONTRIBUTING, executed. What they leave to the reader (a network, inputs, a loss) is defined here."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +16,11 @@ from flax import nnx
 import sigprop as sp
 from sigprop.inputs import load
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+def snippets(name):
+    return re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / name).read_text(encoding="utf-8"), re.S)
+
+
 RNG = np.random.default_rng(0)
 
 
@@ -142,7 +145,8 @@ GIVEN = {  # first words of a snippet: what it needs
     "params = net.init(jax.random.key(0))\nmasks": pruning, "found = sp.precision": precision, "from functools": photos,
     "from sigprop import studies": dict, "def fn": batches, "nt =": digits,
 }
-SLOW = ("import flax", "terms =", "k = sp", "sp.meanfield", "params = net.init(jax.random.key(0))\nmasks", "from sigprop import studies", "def fn")
+SLOW = ("import flax", "terms =", "k = sp", "sp.meanfield", "params = net.init(jax.random.key(0))\nmasks", "from sigprop import studies",
+        "def fn")
 
 
 def first_words(snippet):
@@ -155,8 +159,17 @@ def named(snippet):
     return pytest.param(snippet, id=re.sub(r"\W+", " ", snippet[:40]).strip(), marks=marks)
 
 
-@pytest.mark.parametrize("snippet", map(named, SNIPPETS))
+@pytest.mark.parametrize("snippet", [named(s) for s in snippets("README.md")])
 def test_snippet_runs(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"np": np, "jax": jax, "jnp": jnp, "nn": nn, "sp": sp, **GIVEN[first_words(snippet)]()}
     exec(compile(snippet, "README.md", "exec"), names)
+
+
+def test_rule_of_the_contributor_agrees_with_measurement():
+    (snippet,) = snippets("CONTRIBUTING.md")
+    names = {}
+    exec(compile(snippet, "CONTRIBUTING.md", "exec"), names)
+    found, measured = names["found"].second_moment, sp.measure(names["net"], names["x"], seeds=512, backward=False)
+    gap = found - measured.second_moment
+    assert (abs(gap) < 5 * measured.second_moment_stderr + 0.03 * found).all()  # noise of 5 standard errors, and 2/width for 64 units

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from cyclopts import Parameter
 from rich.console import Group
@@ -70,8 +71,7 @@ def doctor_command(*, json: Json = None) -> int:
     extras = {extra: {name: _version(name) for name in names} for extra, names in _EXTRAS.items()}
     place = {"sigprop": _version("sigprop"), "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}",
              "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-             "devices": [str(d) for d in jax.devices()], "default matrix precision": str(jax.config.jax_default_matmul_precision),
-             "float64": bool(jax.config.jax_enable_x64)}
+             "devices": [str(d) for d in jax.devices()], "float64": jnp.result_type(float) == jnp.float64}
     show(_diagnosis(place, versions, extras, trial), {**place, "core": versions, "extras": extras, "trial": trial}, json)
     return int(not trial["right"] or "" in versions.values())
 
@@ -105,9 +105,10 @@ def _diagnosis(place: dict[str, Any], versions: dict[str, str], extras: dict[str
         table.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
     table.add_row("needed", ", ".join(f"{n} {v or 'MISSING'}" for n, v in versions.items()))
     for extra, found in extras.items():
-        missing = [n for n, v in found.items() if not v]
-        table.add_row(f"for {extra}", ", ".join(f"{n} {v}" for n, v in found.items() if v)
-                      + (f"; not installed: {', '.join(missing)} (pip install 'sigprop\\[{extra}]')" if missing else ""))
+        absent = [n for n, v in found.items() if not v]
+        here = [f"{n} {v}" for n, v in found.items() if v]
+        missing = [f"not installed: {', '.join(absent)} (pip install 'sigprop\\[{extra}]')"] if absent else []
+        table.add_row(f"for {extra}", "; ".join([", ".join(here)] * bool(here) + missing))
     verdict = "right" if trial["right"] else "WRONG"
     table.add_row("kernel against closed form", f"{verdict}, relative error {trial['relative error']:.1e}, {trial['seconds']:.1f} s")
     return Group(table)
