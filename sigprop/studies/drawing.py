@@ -42,6 +42,11 @@ def curve(axes: Any, x: Any, predicted: Any, measured: Any, stderr: Any, label: 
                       label=None if predicted is not None else label)
 
 
+def spread(count: int, most: int = 12) -> np.ndarray:
+    """Some of ``count`` places, the first and the last among them, evenly on a logarithmic axis: where points would cover each other."""
+    return np.unique(np.rint(np.geomspace(1, count, most)).astype(int)) - 1
+
+
 def band(axes: Any, x: Any, runs: Any, label: str, k: int) -> None:
     """The mean of the runs ``[runs, n]``, and one standard deviation of them to either side."""
     runs = np.asarray(runs)
@@ -85,4 +90,4 @@ def _ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-__all__ = ["COLOURS", "band", "curve", "labelled", "panels"]
+__all__ = ["COLOURS", "band", "curve", "labelled", "panels", "spread"]
