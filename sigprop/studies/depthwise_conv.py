@@ -91,19 +91,20 @@ class Config(frame.Config):
     """
 
     init: str = "he"
-    kinds: tuple[str, ...] = ("depthwise", "grouped")
+    kinds: tuple[str, ...] = _KINDS
     k: tuple[int, ...] = (3, 5)
     channels: tuple[int, ...] = (16, 64)
     groups: int = 4
 
 
-PRESETS = {"quick": Config(), "paper": Config(kinds=_KINDS, k=(1, 3, 5, 7), channels=(16, 64, 256), seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(k=(1, 3, 5, 7), channels=(16, 128), seeds=1024)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """E[z²] by pixel, ``(kind, k, channels, row, column)``: ``predicted``, ``measured``, ``stderr``."""
     def point(kind: str, k: int, channels: int) -> dict[str, Any]:
-        return pixels(Study(init=config.init, kind=kind, k=k, channels=channels, groups=config.groups, depth=1), config.seeds, config.key)
+        study = Study(init=config.init, kind=kind, k=k, channels=channels, groups=config.groups, depth=1)
+        return pixels(study, config.seeds, config.key, node=study.nodes()[-1])
 
     grid = {"kind": config.kinds, "k": config.k, "channels": config.channels}
     return frame.over(grid, point, out, "depthwise_conv", frame.pixel_axes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,9 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
     _whole(axes)
     names = axes.get_legend_handles_labels()[1]
     if names:
-        columns = 3 if max(map(len, names)) < 12 else 2
-        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, columnspacing=1)
+        columns = 3 if max(len(re.sub(r"\\\w+|[${}_^]", "", name)) for name in names) < 13 else 2  # letters, without their markup
+        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, columnspacing=0.8,
+                    handlelength=1.7, handletextpad=0.5)
 
 
 def _whole(axes: Any) -> None:
