@@ -73,7 +73,7 @@ class Config(frame.Config):
         check_whole("examples", self.examples, self.minibatch)
 
 
-PRESETS = {"quick": Config(), "paper": Config(width=512, depth=4, examples=32, minibatch=8, steps=10, seeds=512)}
+PRESETS = {"quick": Config(), "paper": Config(width=512, depth=3, examples=32, minibatch=8, steps=8)}
 
 
 _MARGINS = {"update": 0.05, "step": 0.05, "relative": 0.1, "noise": 0.3}

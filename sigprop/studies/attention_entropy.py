@@ -162,10 +162,8 @@ class Config(frame.Config):
 
 PRESETS = {
     "quick": Config(),
-    "paper": Config(
-        others=("xavier", "lecun", "fused"), tokens=128, features=512, heads=8, seeds=1024, head_sizes=(4, 16, 64),
-        sequences=(8, 16, 32, 64, 128), variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-    ),
+    "paper": Config(others=("xavier", "lecun", "fused"), tokens=64, features=256, head_sizes=(4, 16, 64), sequences=(8, 16, 32, 64),
+                    variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
 }
 _KNOWN = {"he": 4.0, "xavier": 1.0, "lecun": 1.0, "fused": 0.25}  # variance of logits, square kernels
 _ENTROPIES = {(128, 0.25): 4.7284, (128, 1.0): 4.3667, (128, 4.0): 3.206, (128, 16.0): 1.529, (16, 1.0): 2.356, (16, 4.0): 1.645}

@@ -110,7 +110,7 @@ class Config(frame.Config):
         check_whole("runs", self.runs, 3)
 
 
-PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=512, steps=2000, runs=16, seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=256, steps=1000, runs=8, seeds=512)}
 
 
 _DEPTH = 15

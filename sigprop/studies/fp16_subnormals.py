@@ -45,7 +45,7 @@ class Config(frame.Config):
     seeds: int = 32
 
 
-PRESETS = {"quick": Config(), "paper": Config(depths=(5, 10, 20, 50, 100, 200), depth=50, width=256, run=(5, 10, 20, 50))}
+PRESETS = {"quick": Config(), "paper": Config(depths=(5, 10, 20, 50, 100, 200), depth=50, width=256, run=(5, 10, 20))}
 _ROOM = {"low": 16.0, "high": 1 / 16}  # by which inputs are scaled where an end is measured, so that entries beyond their rms are held
 _KNOWN = {10: (0.1436, 9.189), 50: (0.6783, 1.558), 100: (0.8236, 1.248)}
 

@@ -62,7 +62,7 @@ class Config(frame.Config):
             check_whole(name, getattr(self, name), least)
 
 
-PRESETS = {"quick": Config(), "paper": Config(depth=8, trained=32, units=256, steps=1000, seeds=128)}
+PRESETS = {"quick": Config(), "paper": Config(depth=6, trained=16, units=128, steps=600)}
 _KNOWN = {("gaussian", "int8"): (3.92, 40.5), ("gaussian", "int4"): (2.474, 18.9), ("rectified", "int8"): (4.215, 46.0),
           ("rectified", "int4"): (2.899, 24.3)}  # clip in units of sigma, SQNR in decibels
 _SCALES = ("none", "calibrated", "theory", "initial laws", "per channel")

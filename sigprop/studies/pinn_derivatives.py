@@ -81,8 +81,8 @@ class Config(frame.Config):
         check_number("bias_variance", self.bias_variance, above=0.0)
 
 
-PRESETS = {"quick": Config(), "paper": Config(activations=("tanh", "sin", "gelu", "siren"), depths=(1, 2, 3), units=512, draws=512,
-                                               steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256), seeds=65536)}
+PRESETS = {"quick": Config(), "paper": Config(activations=("tanh", "sin", "gelu", "siren"), depths=(1, 2, 3), units=512,
+                                               steps=(0, 1, 2, 4, 8, 16, 32, 64))}
 
 
 def _points() -> np.ndarray:

@@ -66,8 +66,8 @@ class Config(frame.Config):
             check_number("kept", fraction, high=1.0, above=0.0)
 
 
-PRESETS = {"quick": Config(), "paper": Config(kept=(0.5, 0.2, 0.1, 0.05, 0.01), depth=20, width=256, rounds=16, fraction=0.2,
-                                               units=128, steps=1000, tickets=16)}
+PRESETS = {"quick": Config(), "paper": Config(kept=(0.5, 0.2, 0.1, 0.05, 0.01), depth=10, width=256, rounds=12, fraction=0.25, units=128,
+                                               steps=400)}
 _KNOWN = {0.5: 0.9287, 0.2: 0.6498, 0.1: 0.4393, 0.05: 0.2791, 0.01: 0.0845}
 _KINDS = ("random", "magnitude")
 _TRAINED = ("ticket", "other weights", "random mask")
