@@ -66,7 +66,8 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
     _whole(axes)
     names = axes.get_legend_handles_labels()[1]
     if names:
-        columns = 3 if max(len(re.sub(r"\\\w+|[${}_^]", "", name)) for name in names) < 13 else 2  # letters, without their markup
+        longest = max(len(re.sub(r"\\\w+|[${}_^]", "", name)) for name in names)  # letters, without their markup
+        columns = 4 if longest < 7 else 3 if longest < 13 else 2
         axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, columnspacing=0.8,
                     handlelength=1.7, handletextpad=0.5)
 
@@ -82,12 +83,12 @@ def _whole(axes: Any) -> None:
 
 
 def _ticks(axis: Any) -> None:
-    """Plain numbers at 1, 2 and 5 where there are few decades."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    """Plain numbers at 1, 2 and 5 where there are few decades, evenly spaced ones within a factor of four."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     low, high = axis.get_view_interval()
     if high < 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(4, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
