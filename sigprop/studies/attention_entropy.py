@@ -162,7 +162,7 @@ class Config(frame.Config):
 
 PRESETS = {
     "quick": Config(),
-    "paper": Config(others=("xavier", "lecun", "fused"), tokens=64, features=256, head_sizes=(4, 16, 64), sequences=(8, 16, 32, 64),
+    "paper": Config(others=("xavier", "lecun", "fused"), tokens=64, features=256, head_sizes=(4, 64), sequences=(8, 32, 128),
                     variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
 }
 _KNOWN = {"he": 4.0, "xavier": 1.0, "lecun": 1.0, "fused": 0.25}  # variance of logits, square kernels

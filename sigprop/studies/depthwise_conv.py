@@ -97,7 +97,7 @@ class Config(frame.Config):
     groups: int = 4
 
 
-PRESETS = {"quick": Config(), "paper": Config(k=(1, 3, 5, 7), channels=(16, 128), seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(k=(3, 5, 7), seeds=512)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
