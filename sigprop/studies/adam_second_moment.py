@@ -93,9 +93,9 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     asked = partial(adam_second_moment, net, cross_entropy, (x, labels), batch_size=config.minibatch)
     small, large = asked(steps=config.steps), asked(steps=config.steps, eps=config.epsilon)
     paths = list(small)
-    found = frame.drawn({"draw": range(config.seed, config.seed + config.seeds)}, partial(_held, config), out, "adam_second_moment",
-                        dict.fromkeys(("full", "minibatch", "noise", "nu_hat", "update", "relative"), ("parameter",))
-                        | dict.fromkeys(("held", "step"), ("optimizer", "parameter")))
+    dims = {**frame.layers("full", "minibatch", "noise", "nu_hat", "update", "relative", dim="parameter"),
+            "held": ("optimizer", "parameter"), "step": ("optimizer", "parameter")}
+    found = frame.drawn({"draw": range(config.seed, config.seed + config.seeds)}, partial(_held, config), out, "adam_second_moment", dims)
     mean, error = found.mean("draw"), found.std("draw", ddof=1) / config.seeds**0.5
     predicted = {"full": [small[p].mean_square for p in paths], "minibatch": [small[p].second_moment for p in paths],
                  "noise": [small[p].noise for p in paths], "relative": [_finite(small[p].relative_update) ** 2 for p in paths],

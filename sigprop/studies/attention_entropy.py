@@ -286,8 +286,8 @@ def _of_sizes(found: xr.Dataset, init: str) -> list[Claim]:
     sizes = f"{int(found.head_size[0])} channels of a head less that for {int(found.head_size[-1])}"
     for name, title in (("entropy_std", "spread of the entropy"), ("entropy_mean", "entropy")):
         small, large = (found[f"sized_{name}_measured"][k, -1] for k in (0, -1))
-        spread = np.hypot(*(found[f"sized_{name}_stderr"][k, -1] for k in (0, -1)))
-        lines.append(above(f"{init}, {int(found.sequence[-1])} tokens: measured {title} for {sizes}", 0, small - large, spread))
+        one, two = (found[f"sized_{name}_stderr"][k, -1] for k in (0, -1))
+        lines.append(above(f"{init}, {int(found.sequence[-1])} tokens: measured {title} for {sizes}", 0, small - large, np.hypot(one, two)))
     return lines
 
 
