@@ -113,7 +113,7 @@ class Config(frame.Config):
 PRESETS = {"quick": Config(), "paper": Config(narrow=64, width=256, steps=1000, runs=8, seeds=512)}
 
 
-_DEPTH = 15
+_STEPS, _DEPTH = 300, 15
 _LEAST = -30  # log10 of mean squares whose entries float32 holds as normal numbers
 
 
@@ -164,8 +164,9 @@ def claims(found: xr.Dataset) -> list[Claim]:
     )
     lines += [agrees(f"{first}, narrow: measured over predicted {name}", found[key], found[f"{key}_measured"], found[f"{key}_stderr"], 0.4)
               for key, name in (("second_moment", "E[z²]"), ("grad_variance", "E[g²]"))]
-    left = (found.loss.isel(step=slice(-max(found.sizes["step"] // 15, 1), None)).mean("step") / found.chance).transpose("init", "run")
-    lines.append(above(f"{first}: share of the error of the mean image that training takes away", 0.2, *averaged(1 - left[0])))
+    end = min(found.sizes["step"], _STEPS)  # Adam's steps do not shrink with the gradient, so that others may wake up later
+    left = (found.loss.isel(step=slice(end - max(end // 15, 1), end)).mean("step") / found.chance).transpose("init", "run")
+    lines.append(above(f"{first}: share of the error of the mean image that {end} steps take away", 0.2, *averaged(1 - left[0])))
     return [*lines, *(above(f"{first}: that share less that under {init}", 0.15,
                             *averaged(left.sel(init=init) - left[0])) for init in found.init.values[1:])]
 
