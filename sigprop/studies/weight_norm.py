@@ -94,7 +94,7 @@ class Config(frame.Config):
     width: int = 64
 
 
-PRESETS = {"quick": Config(), "paper": Config(others=(1.0, 1.2, 1.6, 2.0), depth=20, width=128, seeds=512)}
+PRESETS = {"quick": Config(), "paper": Config(others=(1.0, 1.2, 1.6, 2.0), depth=12, seeds=512)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
