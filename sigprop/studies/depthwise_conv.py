@@ -133,13 +133,13 @@ def claims(found: xr.Dataset) -> list[Claim]:
 
 
 def draw(found: xr.Dataset) -> Any:
-    """E[z²] along the middle row of an image."""
-    figure, (axes,) = drawing.panels()
-    for i, kind in enumerate(found.kind.values):
+    """E[z²] along the middle row of an image, for each kind of layer."""
+    figure, panels = drawing.panels(found.sizes["kind"])
+    for axes, kind in zip(panels, found.kind.values, strict=True):
         for j, k in enumerate(found.k.values):
             one = found.sel(kind=kind, k=k).isel(channels=0, row=4)
-            drawing.curve(axes, one.column, one.predicted, one.measured, one.stderr, f"{kind}, k = {k}", len(found.k) * i + j)
-    drawing.labelled(axes, "column of the image", "$E[z^2]$")
+            drawing.curve(axes, one.column + 1, one.predicted, one.measured, one.stderr, f"$k$ = {k}", j)
+        drawing.labelled(axes, f"column of the image, {kind}", "$E[z^2]$")
     return figure
 
 
