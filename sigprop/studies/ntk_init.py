@@ -57,7 +57,7 @@ class Config(frame.Config):
 
 
 PRESETS = {"quick": Config(), "paper": Config(depths=(1, 2, 4, 8, 16), widths=(64, 128, 256, 512), examples=32,
-                                               steps=(0, 1, 2, 4, 8, 16, 32), seeds=512)}
+                                               steps=(0, 1, 2, 4, 8, 16, 32), draws=2048, seeds=512)}
 
 
 def _network(init: str, widths: list[int], x: np.ndarray) -> Network:
@@ -72,8 +72,8 @@ def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``init``: the kernels' diagonals ``(depth)`` of networks that are square throughout, spectra and alignment with the targets;
-    the distance of finite kernels of the first ``(width)``, root mean square over draws, and of the widest the alignment, the condition
-    number and the means along the eigenvectors of the infinite one, ``modes``; losses
+    the distance of finite kernels of the first ``(width)``, root mean square over draws, and ``ill``, their condition number over the
+    infinite one's; of the widest the alignment and the means along the eigenvectors of the infinite one, ``modes``; losses
     ``(init, step)`` under gradient descent, predicted and measured."""
     x, parity = _data(config)
     y, names = jnp.asarray(parity), (config.first, config.second)
@@ -97,8 +97,9 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         "spectrum": (("init", "rank"), np.stack([np.asarray(spectra.spectrum(kernels[n].ntk)) for n in names])),
         "condition": by_init(spectra.condition_number), "alignment": by_init(lambda k: spectra.alignment(k, y @ y.T)),
         "distance": root, "distance_stderr": apart.std("draw", ddof=1) / (2 * root * config.seeds**0.5),
-        **{f"{name}_measured": wide[name].mean("draw") for name in ("alignment", "condition", "modes")},
-        **{f"{name}_stderr": wide[name].std("draw", ddof=1) / config.seeds**0.5 for name in ("alignment", "condition", "modes")},
+        **{f"{name}_measured": wide[name].mean("draw") for name in ("alignment", "modes")},
+        **{f"{name}_stderr": wide[name].std("draw", ddof=1) / config.seeds**0.5 for name in ("alignment", "modes")},
+        "ill": finite.ill.mean("draw"), "ill_stderr": finite.ill.std("draw", ddof=1) / config.seeds**0.5,
         "loss": (("init", "step"), expected), "loss_measured": trained.mean("draw"),
         "loss_stderr": trained.std("draw", ddof=1) / config.draws**0.5},
         {"init": list(names), "depth": list(config.depths), "step": list(config.steps)},
@@ -125,7 +126,7 @@ def _finite(config: Config, width: int, draw: Any) -> dict[str, Any]:
         vectors = jnp.linalg.eigh(limit)[1][:, ::-1]
     kernel = _ntk(empirical_kernel(net)(net.init(frame.draw_key(draw)), x))
     return {"distance": spectra.relative_distance(kernel, limit), "alignment": spectra.alignment(kernel, jnp.asarray(y @ y.T)),
-            "modes": jnp.einsum("ik,ij,jk->k", vectors, kernel, vectors), "condition": spectra.condition_number(kernel)}
+            "modes": jnp.einsum("ik,ij,jk->k", vectors, kernel, vectors), "ill": spectra.condition_number(kernel) / spectra.condition_number(limit)}
 
 
 def _trained(config: Config, init: str, rate: Any, draw: Any) -> Any:
@@ -153,11 +154,10 @@ def claims(found: xr.Dataset) -> list[Claim]:
     lines.append(near("power of the width in the distance of finite NTKs", -0.5, power, error, 0.1))
     lines.append(agrees(f"{found.init.values[0]}: measured over predicted alignment of the widest NTK with the targets",
                         found.alignment[0], found.alignment_measured, found.alignment_stderr, 0.1))
-    first, share = found.init.values[0], found.sizes["rank"] / int(found.width[-1])  # by which eigenvalues repel each other
+    first = found.init.values[0]
     lines += [agrees(f"{first}: measured over predicted eigenvalues of the widest NTK, along the eigenvectors", found.spectrum[0],
                      found.modes_measured, found.modes_stderr, 0.15),
-              agrees(f"{first}: measured over predicted condition number of the widest NTK", found.condition[0], found.condition_measured,
-                     found.condition_stderr, 2 * share)]
+              agrees(f"{first}: measured over predicted condition number, both widest NTKs extrapolated", 1, *_extrapolated(found), 0.1)]
     for name in found.init.values:
         loss, measured, error = (found[f"loss{end}"].sel(init=name) for end in ("", "_measured", "_stderr"))
         title = f"{name}: 1 + (loss under gradient descent less that predicted) / loss at the start"
@@ -168,6 +168,13 @@ def claims(found: xr.Dataset) -> list[Claim]:
     ratio = last[1] / last[0]
     return [*lines, above(f"{fast}: loss before over loss after", 2, fall[0], 0),
             above(f"loss after as many steps, {slow} over {fast}", 1.5, ratio, ratio * np.hypot(error[0] / last[0], error[1] / last[1]))]
+
+
+def _extrapolated(found: xr.Dataset) -> tuple[float, float]:
+    """The ratio of condition numbers without its term of order 1/width, by which random eigenvalues repel each other, and its error."""
+    (one, two), (n, m) = found.ill[-2:].values, found.width[-2:].values
+    error = np.hypot(*(found.ill_stderr[-2:] * found.width[-2:]).values)
+    return float((m * two - n * one) / (m - n)), float(error / (m - n))
 
 
 def draw(found: xr.Dataset) -> Any:
