@@ -126,7 +126,8 @@ def _finite(config: Config, width: int, draw: Any) -> dict[str, Any]:
         vectors = jnp.linalg.eigh(limit)[1][:, ::-1]
     kernel = _ntk(empirical_kernel(net)(net.init(frame.draw_key(draw)), x))
     return {"distance": spectra.relative_distance(kernel, limit), "alignment": spectra.alignment(kernel, jnp.asarray(y @ y.T)),
-            "modes": jnp.einsum("ik,ij,jk->k", vectors, kernel, vectors), "ill": spectra.condition_number(kernel) / spectra.condition_number(limit)}
+            "modes": jnp.einsum("ik,ij,jk->k", vectors, kernel, vectors),
+            "ill": spectra.condition_number(kernel) / spectra.condition_number(limit)}
 
 
 def _trained(config: Config, init: str, rate: Any, draw: Any) -> Any:
