@@ -81,7 +81,7 @@ class Config(frame.Config):
         check_number("bias_variance", self.bias_variance, above=0.0)
 
 
-PRESETS = {"quick": Config(), "paper": Config(activations=("tanh", "sin", "gelu", "siren"), depths=(1, 2, 3), units=512,
+PRESETS = {"quick": Config(), "paper": Config(activations=("tanh", "sin", "gelu", "siren"), depths=(1, 2), units=512,
                                                steps=(0, 1, 2, 4, 8, 16, 32, 64))}
 
 
