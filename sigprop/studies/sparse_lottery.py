@@ -98,7 +98,8 @@ def _compared(config: Config, net: Network) -> dict[str, np.ndarray]:
     """E[z²] of its layers, predicted and measured."""
     one = _layers(predicted.propagate(net, *net.example, backward=False))
     other = _layers(empirical.measure(net, *net.example, seeds=config.seeds, key=config.key, backward=False))
-    return {"predicted": one.second_moment.values, "uncertain": one.error.values, "measured": other.second_moment.values, "stderr": other.second_moment_stderr.values}
+    return {"predicted": one.second_moment.values, "uncertain": one.error.values, "measured": other.second_moment.values,
+            "stderr": other.second_moment_stderr.values}
 
 
 def _halved(config: Config) -> Network:
