@@ -67,7 +67,8 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
     names = axes.get_legend_handles_labels()[1]
     if names:
         longest = max(len(re.sub(r"\\\w+|[${}_^]", "", name)) for name in names)  # letters, without their markup
-        columns = 4 if longest < 7 else 3 if longest < 13 else 2
+        room = 48 if axes.get_subplotspec().get_gridspec().ncols < 3 else 30  # letters, of which a line takes four
+        columns = min(max(room // (longest + 4), 1), 4)
         axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, columnspacing=0.8,
                     handlelength=1.7, handletextpad=0.5)
 
