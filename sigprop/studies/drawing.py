@@ -49,11 +49,11 @@ def spread(count: int, most: int = 12) -> np.ndarray:
 
 
 def band(axes: Any, x: Any, runs: Any, label: str, k: int) -> None:
-    """The mean of the runs ``[runs, n]``, and one standard deviation of them to either side."""
+    """The mean of the runs ``[runs, n]``, and one standard deviation of them to either side, but not beyond the lowest."""
     runs = np.asarray(runs)
     mean, spread = runs.mean(0), runs.std(0, ddof=1)
     axes.plot(x, mean, color=COLOURS[k % len(COLOURS)], linewidth=1.0, label=label)
-    axes.fill_between(x, mean - spread, mean + spread, color=COLOURS[k % len(COLOURS)], alpha=0.25, linewidth=0)
+    axes.fill_between(x, np.maximum(mean - spread, runs.min(0)), mean + spread, color=COLOURS[k % len(COLOURS)], alpha=0.25, linewidth=0)
 
 
 def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
