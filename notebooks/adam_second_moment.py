@@ -20,6 +20,10 @@ study = sp.studies.adam_second_moment
 found = study.compute(study.Config())
 print(*study.claims(found), sep="\n")
 
+# %% [markdown]
+# Left, what Adam divides by. Right, first steps: Adam, AdamW and Lion move all entries that have a gradient by the learning rate, RMSProp,
+# which starts from zero without a correction, by three times as much, and Adafactor in proportion to the weights.
+
 # %%
 study.draw(found)
 

@@ -18,7 +18,9 @@ found = study.compute(study.Config())
 print(*study.claims(found), sep="\n")
 
 # %% [markdown]
-# Left, dotted lines are the variances at which rows freeze. Right, row by row: under a causal mask the k-th token sees k keys.
+# Left, dotted lines are the variances at which rows freeze. Middle, longer sequences: in small heads queries differ more in length, so that
+# rows differ more, and are wider on average, at the same variance of the logits. Right, row by row: under a causal mask the k-th token
+# sees k keys.
 
 # %%
 study.draw(found)

@@ -18,6 +18,9 @@ study = sp.studies.fp16_subnormals
 found = study.compute(study.Config())
 print(*study.claims(found), sep="\n")
 
+# %% [markdown]
+# Lines are the ends of the windows. Points are where networks that were executed in the format crossed them.
+
 # %%
 study.draw(found)
 

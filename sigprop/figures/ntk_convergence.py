@@ -52,7 +52,7 @@ def _distance(config: Config, depth: int, width: int, draw: Any) -> Any:
     net = _network(x, depth, width)
     with jax.ensure_compile_time_eval():
         limit = infinite_kernel(net)(x).ntk
-    return spectra.relative_distance(empirical_kernel(net)(net.init(jax.random.key(draw)), x).ntk, limit)
+    return spectra.relative_distance(empirical_kernel(net)(net.init(frame.draw_key(draw)), x).ntk, limit)
 
 
 def _network(x: np.ndarray, depth: int, width: int) -> Network:

@@ -46,14 +46,11 @@ def recomputed(folder: Path, preset: str = "paper", work: Path = Path("out/paper
         InvalidInput: for an unknown name, and where what is kept is of another config or version.
         MissingDependency: where zarr is not installed.
     """
-    name, build = folder.name, work / folder.name
+    name, build, place = folder.name, work / folder.name, folder / DATA
     module = named(name)
-    config = module.PRESETS[preset]
     build.mkdir(parents=True, exist_ok=True)
-    found = module.compute(config, build).assign_attrs(results.provenance(name, config), preset=preset)
-    place, new = folder / DATA, build / DATA
-    found.to_netcdf(new, engine=results.ENGINE, encoding=_packed(found))
-    shutil.copyfile(new, place)
+    found = results.computed(module, name, module.PRESETS[preset], build).assign_attrs(preset=preset)
+    results.stored(found, place, _packed(found))
     shutil.rmtree(build)
     return place
 

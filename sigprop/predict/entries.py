@@ -24,7 +24,7 @@ from sigprop.types import METHODS, Note
 
 _ENTRIES = 1 << 20  # numbers behind one law
 _ROUNDING = 1e-12
-_POINTS, _REPLICATES = 8192, 8  # wanted, from independent scramblings at most
+_POINTS, _REPLICATES = 1 << 16, 8  # wanted, from independent scramblings at most; fewer miss the tail that clips of 8 bits weigh
 _LEAST = 256  # cells of the axis of a Gaussian variable
 
 

@@ -7,7 +7,7 @@ s² is far below 2 ln n (Derrida 1981), :class:`Independent`; those of a real la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,8 @@ class Config(frame.Config):
         others: inits beside it; ``"fused"`` is Xavier on one kernel for queries, keys and values.
         tokens, features, heads: of the layer.
         similarity: mean cosine between two tokens of the kind ``"alike"``.
+        head_sizes: channels of a head, divisors of ``features``, in ascending order.
+        sequences: tokens of layers whose heads have these sizes.
         variances: of independent logits.
         lengths: of their rows.
     """
@@ -152,32 +154,38 @@ class Config(frame.Config):
     features: int = 128
     heads: int = 4
     similarity: float = 0.5
+    head_sizes: tuple[int, ...] = (4, 32)
+    sequences: tuple[int, ...] = (8, 32)
     variances: tuple[float, ...] = (0.25, 1.0, 4.0, 16.0)
     lengths: tuple[int, ...] = (16, 128)
 
 
 PRESETS = {
     "quick": Config(),
-    "paper": Config(
-        others=("xavier", "lecun", "fused"), tokens=128, features=512, heads=8, seeds=1024, variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-    ),
+    "paper": Config(others=("xavier", "lecun", "fused"), tokens=64, features=256, head_sizes=(4, 64), sequences=(8, 32, 128),
+                    variances=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
 }
 _KNOWN = {"he": 4.0, "xavier": 1.0, "lecun": 1.0, "fused": 0.25}  # variance of logits, square kernels
 _ENTROPIES = {(128, 0.25): 4.7284, (128, 1.0): 4.3667, (128, 4.0): 3.206, (128, 16.0): 1.529, (16, 1.0): 2.356, (16, 4.0): 1.645}
-_COLUMNS = ("logit_variance", "row_variance", "entropy_mean", "effective_keys", "max_weight")
+_COLUMNS = ("logit_variance", "row_variance", "entropy_mean", "entropy_std", "effective_keys", "max_weight")
 _KINDS = ("over d", "causal", "alike")
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``init``, and under the first one by ``kind`` of layer as ``kind_*``: logit variance and the part of it within rows, entropy,
     effective number of keys, largest weight, predicted and measured, means over heads; ``row`` and ``quartile``, the mean entropy of each
-    row and quartiles of those of all; by ``length`` and ``variance``: mean and spread of the entropy of independent logits, predicted."""
+    row and quartiles of those of all; the same under the first init by ``head_size`` and ``sequence``, as ``sized_*``; by ``length`` and
+    ``variance``: mean and spread of the entropy of independent logits, predicted."""
     def layer(init: str) -> dict[str, Any]:
         return _compared(config, init)
 
     def changed(kind: str) -> dict[str, Any]:
         found = {"over d": {"power": 1.0}, "causal": {"causal": True}, "alike": {"similarity": config.similarity}}[kind]
         return {f"kind_{name}": v for name, v in _compared(config, config.init, **found).items()}
+
+    def sized(head_size: int, sequence: int) -> dict[str, Any]:
+        found = _compared(replace(config, heads=config.features // head_size, tokens=sequence), config.init)
+        return {f"sized_{name}": v for name, v in found.items() if name.removesuffix("_measured").removesuffix("_stderr") not in dims}
 
     def independent(length: int, variance: float) -> dict[str, Any]:
         one = predict(Independent(tokens=length, variance=variance))
@@ -188,7 +196,9 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     one = frame.over({"init": list(dict.fromkeys((config.init, *config.others)))}, layer, out, "attention_entropy", dims)
     two = frame.over({"kind": list(_KINDS)}, changed, out, "attention_entropy_kinds", {f"kind_{name}": axis for name, axis in dims.items()})
     other = frame.over({"length": config.lengths, "variance": config.variances}, independent, out, "attention_entropy_rem", {})
-    return xr.merge([one, two, other]).assign_attrs(tokens=config.tokens, head=config.features // config.heads)
+    sizes = {"head_size": config.head_sizes, "sequence": config.sequences}
+    three = frame.over(sizes, sized, out, "attention_entropy_sizes", {})
+    return xr.merge([one, two, three, other]).assign_attrs(tokens=config.tokens, head=config.features // config.heads)
 
 
 def _compared(config: Config, init: str, **options: Any) -> dict[str, Any]:
@@ -233,7 +243,7 @@ def claims(found: xr.Dataset) -> list[Claim]:
                 np.hypot(one.entropy_mean_stderr, two.entropy_mean_stderr),
             )
         )
-    lines += _of_kinds(found, first)
+    lines += _of_kinds(found, first) + _of_sizes(found, first)
     for (length, variance), entropy in _ENTROPIES.items():
         if length in found.length.values and variance in found.variance.values:
             one = found.sel(length=length, variance=variance)
@@ -265,23 +275,47 @@ def _of_kinds(found: xr.Dataset, init: str) -> list[Claim]:
     return lines
 
 
+def _of_sizes(found: xr.Dataset, init: str) -> list[Claim]:
+    """Whatever the size of a head the logits have one variance; small heads, whose queries differ more in length, leave rows that differ
+    more and are wider on average."""
+    logits, error = found.sized_logit_variance / found.logit_variance[0], float(found.sized_logit_error.max() / found.logit_variance[0])
+    lines = [same(f"{init}: variance of the logits for other sizes of heads and lengths, over that of the first layer", 1,
+                  logits.values.ravel()[int(np.argmax(np.abs(logits - 1).values))], 8 * error)]
+    lines += [agrees(f"{init}: measured over predicted {name.replace('_', ' ')}, each size of heads and length", found[f"sized_{name}"],
+                     found[f"sized_{name}_measured"], found[f"sized_{name}_stderr"], 0.15) for name in _COLUMNS]
+    sizes = f"{int(found.head_size[0])} channels of a head less that for {int(found.head_size[-1])}"
+    for name, title in (("entropy_std", "spread of the entropy"), ("entropy_mean", "entropy")):
+        small, large = (found[f"sized_{name}_measured"][k, -1] for k in (0, -1))
+        one, two = (found[f"sized_{name}_stderr"][k, -1] for k in (0, -1))
+        lines.append(above(f"{init}, {int(found.sequence[-1])} tokens: measured {title} for {sizes}", 0, small - large, np.hypot(one, two)))
+    return lines
+
+
 def draw(found: xr.Dataset) -> Any:
-    """Entropy against the variance of the logits, and the variance at which rows freeze; entropy by row under a causal mask."""
-    figure, (left, right) = drawing.panels(2)
+    """Entropy against the variance of the logits, and the variance at which rows freeze; against the length for several sizes of heads;
+    and by row under a causal mask."""
+    figure, (left, middle, right) = drawing.panels(3)
     for k, length in enumerate(found.length.values):
         one = found.sel(length=length)
-        drawing.curve(left, one.variance, one.independent, None, None, f"independent, n = {length}", k)
+        drawing.curve(left, one.variance, one.independent, None, None, f"independent, $n$ = {length}", k)
         left.axvline(float(one.freezing[0]), color=drawing.COLOURS[k], linewidth=0.8, linestyle=":")
-    place = len(found.length)
-    drawing.curve(left, found.logit_variance, None, found.entropy_mean_measured, found.entropy_mean_stderr,
-                  f"layers, n = {found.attrs['tokens']}", place)
-    left.plot(found.logit_variance, found.entropy_mean, "_", color=drawing.COLOURS[place], markersize=9, label="predicted")
+    layers = found.sortby("logit_variance")
+    drawing.curve(left, layers.logit_variance, layers.entropy_mean, layers.entropy_mean_measured, layers.entropy_mean_stderr,
+                  f"layers, $n$ = {found.attrs['tokens']}", len(found.length))
     drawing.labelled(left, r"variance of the logits $\sigma^2$", "entropy $H$ of a row, nats", "x")
+    first = str(found.init.values[0])
+    for k, size in enumerate(found.head_size.values):
+        one = found.sel(head_size=size)
+        drawing.curve(middle, found.sequence, one.sized_entropy_mean, one.sized_entropy_mean_measured, one.sized_entropy_mean_stderr,
+                      f"$d_{{head}}$ = {size}", k)
+    drawing.labelled(middle, f"tokens $n$, {first}", "entropy $H$ of a row, nats", "x")
     token = np.arange(1, found.sizes["row"] + 1)
-    one, first = found.sel(kind="causal"), found.isel(init=0)
-    drawing.curve(right, token, first.row, first.row_measured, first.row_stderr, f"{first.init.item()}, all keys", 0)
-    drawing.curve(right, token, one.kind_row, one.kind_row_measured, one.kind_row_stderr, f"{first.init.item()}, causal", 1)
-    drawing.labelled(right, "row", "entropy $H$, nats")
+    causal, whole = found.sel(kind="causal"), found.isel(init=0)
+    few = drawing.spread(len(token))
+    for k, (label, one, name) in enumerate((("all keys", whole, "row"), ("causal", causal, "kind_row"))):
+        drawing.curve(right, token, one[name], None, None, label, k)
+        drawing.curve(right, token[few], None, one[f"{name}_measured"][few], one[f"{name}_stderr"][few], "", k)
+    drawing.labelled(right, f"row, {first}", "entropy $H$, nats", "x")
     return figure
 
 

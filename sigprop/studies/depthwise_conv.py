@@ -91,19 +91,20 @@ class Config(frame.Config):
     """
 
     init: str = "he"
-    kinds: tuple[str, ...] = ("depthwise", "grouped")
+    kinds: tuple[str, ...] = _KINDS
     k: tuple[int, ...] = (3, 5)
     channels: tuple[int, ...] = (16, 64)
     groups: int = 4
 
 
-PRESETS = {"quick": Config(), "paper": Config(kinds=_KINDS, k=(1, 3, 5, 7), channels=(16, 64, 256), seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(k=(3, 5, 7), seeds=512)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """E[z²] by pixel, ``(kind, k, channels, row, column)``: ``predicted``, ``measured``, ``stderr``."""
     def point(kind: str, k: int, channels: int) -> dict[str, Any]:
-        return pixels(Study(init=config.init, kind=kind, k=k, channels=channels, groups=config.groups, depth=1), config.seeds, config.key)
+        study = Study(init=config.init, kind=kind, k=k, channels=channels, groups=config.groups, depth=1)
+        return pixels(study, config.seeds, config.key, node=study.nodes()[-1])
 
     grid = {"kind": config.kinds, "k": config.k, "channels": config.channels}
     return frame.over(grid, point, out, "depthwise_conv", frame.pixel_axes())
@@ -132,13 +133,13 @@ def claims(found: xr.Dataset) -> list[Claim]:
 
 
 def draw(found: xr.Dataset) -> Any:
-    """E[z²] along the middle row of an image."""
-    figure, (axes,) = drawing.panels()
-    for i, kind in enumerate(found.kind.values):
+    """E[z²] along the middle row of an image, for each kind of layer."""
+    figure, panels = drawing.panels(found.sizes["kind"])
+    for axes, kind in zip(panels, found.kind.values, strict=True):
         for j, k in enumerate(found.k.values):
             one = found.sel(kind=kind, k=k).isel(channels=0, row=4)
-            drawing.curve(axes, one.column, one.predicted, one.measured, one.stderr, f"{kind}, k = {k}", len(found.k) * i + j)
-    drawing.labelled(axes, "column of the image", "$E[z^2]$")
+            drawing.curve(axes, one.column + 1, one.predicted, one.measured, one.stderr, f"$k$ = {k}", j)
+        drawing.labelled(axes, f"column of the image, {kind}", "$E[z^2]$")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,17 @@ def curve(axes: Any, x: Any, predicted: Any, measured: Any, stderr: Any, label: 
                       label=None if predicted is not None else label)
 
 
+def spread(count: int, most: int = 12) -> np.ndarray:
+    """Some of ``count`` places, the first and the last among them, evenly on a logarithmic axis: where points would cover each other."""
+    return np.unique(np.rint(np.geomspace(1, count, most)).astype(int)) - 1
+
+
 def band(axes: Any, x: Any, runs: Any, label: str, k: int) -> None:
-    """The mean of the runs ``[runs, n]``, and one standard deviation of them to either side."""
+    """The mean of the runs ``[runs, n]``, and one standard deviation of them to either side, but not beyond the lowest."""
     runs = np.asarray(runs)
     mean, spread = runs.mean(0), runs.std(0, ddof=1)
     axes.plot(x, mean, color=COLOURS[k % len(COLOURS)], linewidth=1.0, label=label)
-    axes.fill_between(x, mean - spread, mean + spread, color=COLOURS[k % len(COLOURS)], alpha=0.25, linewidth=0)
+    axes.fill_between(x, np.maximum(mean - spread, runs.min(0)), mean + spread, color=COLOURS[k % len(COLOURS)], alpha=0.25, linewidth=0)
 
 
 def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
@@ -60,8 +66,11 @@ def labelled(axes: Any, x: str, y: str, log: str = "") -> None:
     _whole(axes)
     names = axes.get_legend_handles_labels()[1]
     if names:
-        columns = 3 if max(map(len, names)) < 12 else 2
-        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, columnspacing=1)
+        longest = max(len(re.sub(r"\\\w+|[${}_^]", "", name)) for name in names)  # letters, without their markup
+        room = 48 if axes.get_subplotspec().get_gridspec().ncols < 3 else 30  # letters, of which a line takes four
+        columns = min(max(room // (longest + 4), 1), 4)
+        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, columnspacing=0.8,
+                    handlelength=1.7, handletextpad=0.5)
 
 
 def _whole(axes: Any) -> None:
@@ -75,14 +84,14 @@ def _whole(axes: Any) -> None:
 
 
 def _ticks(axis: Any) -> None:
-    """Plain numbers at 1, 2 and 5 where there are few decades."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    """Plain numbers at 1, 2 and 5 where there are few decades, evenly spaced ones within a factor of four."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     low, high = axis.get_view_interval()
     if high < 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(4, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-__all__ = ["COLOURS", "band", "curve", "labelled", "panels"]
+__all__ = ["COLOURS", "band", "curve", "labelled", "panels", "spread"]

@@ -39,7 +39,7 @@ class Config(frame.Config):
         check_whole("depth", self.depth)
 
 
-PRESETS = {"quick": Config(), "paper": Config(widths=(32, 64, 128, 256), depth=8, seeds=4096)}
+PRESETS = {"quick": Config(), "paper": Config(widths=(32, 64, 128, 256), depth=6, seeds=12288)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from sigprop import nn, precision
+from sigprop import meanfield, nn, precision
 from sigprop.init.independent import Normal
 from sigprop.network import Network, network
 from sigprop.studies import drawing, frame
@@ -28,6 +30,8 @@ class Config(frame.Config):
         others: formats of which the windows are drawn too.
         depth, width: of the networks measured.
         beyond: by which factor those are inside and outside of the window.
+        run: depths at which the ends are measured too, on networks executed in the formats.
+        draws: of the parameters of these.
     """
 
     dtype: str = "float16"
@@ -36,16 +40,20 @@ class Config(frame.Config):
     depth: int = 20
     width: int = 128
     beyond: float = 1.25
+    run: tuple[int, ...] = (10,)
+    draws: int = 512
     seeds: int = 32
 
 
-PRESETS = {"quick": Config(), "paper": Config(depths=(5, 10, 20, 50, 100, 200), depth=50, width=256)}
+PRESETS = {"quick": Config(), "paper": Config(depths=(5, 10, 20, 50, 100, 200), depth=50, width=256, run=(5, 10, 20))}
+_ROOM = {"low": 16.0, "high": 1 / 16}  # by which inputs are scaled where an end is measured, so that entries beyond their rms are held
 _KNOWN = {10: (0.1436, 9.189), 50: (0.6783, 1.558), 100: (0.8236, 1.248)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """``low`` and ``high`` ``(format, depth)``; by ``end`` and ``side`` of the window, of the last layer: shares lost there,
-    ``predicted`` from its law and measured on the real dtype; gradients with and without the recommended scale of the loss."""
+    """``low`` and ``high`` ``(format, depth)``, and as measured, ``edge`` ``(format, end, run)``; by ``end`` and ``side`` of the window,
+    of the last layer: shares lost there, ``predicted`` from its law and measured on the real dtype; gradients with and without the
+    recommended scale of the loss."""
     formats = list(dict.fromkeys((config.dtype, *config.others)))
     windows = [[precision.gain_window(dtype, depth) for depth in config.depths] for dtype in formats]
     ends = {end: (("format", "depth"), [[getattr(w, end) for w in row] for row in windows]) for end in ("low", "high")}
@@ -65,9 +73,12 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
                 "stderr": sum(float(real[f"{n}_stderr"][last]) for n in names), "executed": float(np.sqrt(np.mean(np.square(y))))}
 
     two = frame.over({"end": ["low", "high"], "side": ["inside", "outside"]}, point, out, "fp16_subnormals", {})
+    grid = {"format": formats, "end": ["low", "high"], "run": config.run}
+    three = frame.over(grid, partial(_edge, config), out, "fp16_subnormals_ends", {})
     info = jax.numpy.finfo(config.dtype)
     return (
-        one.merge(two).merge(_gradients(config)).assign_attrs(dtype=config.dtype, tiny=float(info.smallest_normal), largest=float(info.max))
+        xr.merge([one, two, three, _gradients(config)])
+        .assign_attrs(dtype=config.dtype, width=config.width, tiny=float(info.smallest_normal), largest=float(info.max))
     )
 
 
@@ -81,6 +92,31 @@ def _network(config: Config, factor: float) -> tuple[Network, np.ndarray]:
     x = unit_inputs((2, config.width), 0)
     init = Normal(2 * factor / config.width)
     return network(lambda rngs: nn.MLP([config.width] * (config.depth + 1), kernel_init=init, rngs=rngs), x), x
+
+
+def _edge(config: Config, format: str, end: str, run: int) -> dict[str, float]:
+    """The factor at which the root mean square of signals behind the last ReLU crosses that end of the format in networks executed in it:
+    ``edge``, the geometric mean over draws, and ``edge_predicted``, what it is in the window for this width.
+
+    The logarithm of a draw's mean square is normal, and below that of the mean by half its variance (Hanin & Nica 2020)."""
+    net, x = _network(replace(config, depth=run), 1.0)
+    kind, executed, room = precision.number_format(format), precision.executed(net, format), _ROOM[end]
+    bound, window = room * (kind.largest if end == "high" else kind.tiny), getattr(precision.gain_window(format, run), end)
+
+    def of(key: Any) -> Any:
+        params = net.init(key)
+
+        def step(_: Any, factor: Any) -> Any:  # of Newton's method, as the mean square is a power of the factor but for rounding
+            size = executed(jax.tree.map(lambda w: w * jnp.exp(factor / 2).astype(w.dtype), params), room * jnp.asarray(x))
+            return factor - jnp.log(jnp.mean(jnp.maximum(size / jnp.float32(bound), 0) ** 2)) / run
+
+        return jax.lax.fori_loop(0, 4, step, jnp.float32(np.log(window) + np.log(room) / run))  # from inside, where nothing overflows
+
+    logs = np.asarray(jax.jit(lambda keys: jax.lax.map(of, keys, batch_size=32))(jax.random.split(config.key, config.draws)), np.float64)
+    spread = float(meanfield.finite_width("relu", 2.0, widths=[config.width] * run).variance[-1])
+    found = float(np.exp(logs.mean()))
+    return {"edge": found, "edge_stderr": found * float(logs.std(ddof=1)) / config.draws**0.5,
+            "edge_predicted": window * (1 + spread) ** (0.5 / run)}
 
 
 def _gradients(config: Config) -> xr.Dataset:
@@ -107,6 +143,10 @@ def claims(found: xr.Dataset) -> list[Claim]:
             for end, known in zip(("low", "high"), _KNOWN[int(depth)], strict=True):
                 edge = found[end].sel(depth=depth)[0]
                 lines.append(same(f"{depth} layers: {end} end of the window of sigma_w² n / 2", known, edge, 5e-4))
+    for dtype in found.format.values:
+        one = found.sel(format=dtype)
+        lines.append(agrees(f"{dtype}: ends of the window, measured on executed networks over predicted", one.edge_predicted, one.edge,
+                            one.edge_stderr, 5 / found.attrs["width"]))
     for end, bound in (("low", found.attrs["tiny"]), ("high", found.attrs["largest"])):
         inside, outside = (found.sel(end=end, side=side) for side in ("inside", "outside"))
         lines.append(
@@ -133,12 +173,14 @@ def claims(found: xr.Dataset) -> list[Claim]:
 
 
 def draw(found: xr.Dataset) -> Any:
-    """The window against depth."""
+    """The window against depth, with its ends as measured on networks executed in the format."""
     figure, (axes,) = drawing.panels()
     for k, dtype in enumerate(found.format.values):
         one = found.sel(format=dtype)
         for end in ("low", "high"):
             drawing.curve(axes, one.depth, one[end], None, None, str(dtype) if end == "low" else "", k)
+            real = one.sel(end=end)
+            drawing.curve(axes, found.run, None, real.edge, real.edge_stderr, "", k)
     axes.fill_between(found.depth, found.low[0], found.high[0], color=drawing.COLOURS[0], alpha=0.15, linewidth=0)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylim(float(found.low[0].min()) / 3, float(found.high[0].max()) * 3)  # wider ones leave it

@@ -56,8 +56,8 @@ class Config(frame.Config):
         check_whole("examples", self.examples, 4)
 
 
-PRESETS = {"quick": Config(), "paper": Config(depths=(1, 2, 4, 8, 16), depth=3, widths=(64, 128, 256, 512, 1024), examples=32,
-                                               steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512), draws=2048)}
+PRESETS = {"quick": Config(), "paper": Config(depths=(1, 2, 4, 8, 16), widths=(64, 128, 256, 512), examples=32,
+                                               steps=(0, 1, 2, 4, 8, 16, 32), draws=2048, seeds=512)}
 
 
 def _network(init: str, widths: list[int], x: np.ndarray) -> Network:
@@ -72,14 +72,15 @@ def _data(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``init``: the kernels' diagonals ``(depth)`` of networks that are square throughout, spectra and alignment with the targets;
-    the distance of finite kernels of the first ``(width)``, root mean square over draws, and the alignment of the widest; losses
+    the distance of finite kernels of the first ``(width)``, root mean square over draws, and ``ill``, their condition number over the
+    infinite one's; of the widest the alignment and the means along the eigenvectors of the infinite one, ``modes``; losses
     ``(init, step)`` under gradient descent, predicted and measured."""
     x, parity = _data(config)
     y, names = jnp.asarray(parity), (config.first, config.second)
     square = {name: [infinite_kernel(_network(name, [x.shape[1]] * (depth + 2), x))(x) for depth in config.depths] for name in names}
     kernels = {name: infinite_kernel(_network(name, [x.shape[1], *[config.widths[-1]] * config.depth, 1], x))(x) for name in names}
     finite = frame.drawn({"width": config.widths, "draw": range(config.seed, config.seed + config.seeds)}, partial(_finite, config),
-                         out, "ntk_init", {}, static=["width"])
+                         out, "ntk_init", {"modes": ("rank",)}, static=["width"])
     apart, wide = finite.distance**2, finite.isel(width=-1)
     root = apart.mean("draw") ** 0.5
     rate = 0.5 * float(dynamics.max_learning_rate(_ntk(kernels[config.first])))
@@ -96,7 +97,9 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
         "spectrum": (("init", "rank"), np.stack([np.asarray(spectra.spectrum(kernels[n].ntk)) for n in names])),
         "condition": by_init(spectra.condition_number), "alignment": by_init(lambda k: spectra.alignment(k, y @ y.T)),
         "distance": root, "distance_stderr": apart.std("draw", ddof=1) / (2 * root * config.seeds**0.5),
-        "alignment_measured": wide.alignment.mean("draw"), "alignment_stderr": wide.alignment.std("draw", ddof=1) / config.seeds**0.5,
+        **{f"{name}_measured": wide[name].mean("draw") for name in ("alignment", "modes")},
+        **{f"{name}_stderr": wide[name].std("draw", ddof=1) / config.seeds**0.5 for name in ("alignment", "modes")},
+        "ill": finite.ill.mean("draw"), "ill_stderr": finite.ill.std("draw", ddof=1) / config.seeds**0.5,
         "loss": (("init", "step"), expected), "loss_measured": trained.mean("draw"),
         "loss_stderr": trained.std("draw", ddof=1) / config.draws**0.5},
         {"init": list(names), "depth": list(config.depths), "step": list(config.steps)},
@@ -114,13 +117,17 @@ def _ntk(kernel: Kernel) -> Any:
 
 
 def _finite(config: Config, width: int, draw: Any) -> dict[str, Any]:
-    """Of the kernel of one finite network: the relative distance from the infinite one, and the alignment with the targets."""
+    """Of the kernel of one finite network: the relative distance from the infinite one, the alignment with the targets, and the quadratic
+    forms with the eigenvectors of the infinite one, whose means have no bias of repelled eigenvalues."""
     x, y = _data(config)
     net = _network(config.first, [x.shape[1], *[width] * config.depth, 1], x)
     with jax.ensure_compile_time_eval():
         limit = infinite_kernel(net)(x).ntk
+        vectors = jnp.linalg.eigh(limit)[1][:, ::-1]
     kernel = _ntk(empirical_kernel(net)(net.init(frame.draw_key(draw)), x))
-    return {"distance": spectra.relative_distance(kernel, limit), "alignment": spectra.alignment(kernel, jnp.asarray(y @ y.T))}
+    return {"distance": spectra.relative_distance(kernel, limit), "alignment": spectra.alignment(kernel, jnp.asarray(y @ y.T)),
+            "modes": jnp.einsum("ik,ij,jk->k", vectors, kernel, vectors),
+            "ill": spectra.condition_number(kernel) / spectra.condition_number(limit)}
 
 
 def _trained(config: Config, init: str, rate: Any, draw: Any) -> Any:
@@ -148,6 +155,10 @@ def claims(found: xr.Dataset) -> list[Claim]:
     lines.append(near("power of the width in the distance of finite NTKs", -0.5, power, error, 0.1))
     lines.append(agrees(f"{found.init.values[0]}: measured over predicted alignment of the widest NTK with the targets",
                         found.alignment[0], found.alignment_measured, found.alignment_stderr, 0.1))
+    first = found.init.values[0]
+    lines += [agrees(f"{first}: measured over predicted eigenvalues of the widest NTK, along the eigenvectors", found.spectrum[0],
+                     found.modes_measured, found.modes_stderr, 0.15),
+              agrees(f"{first}: measured over predicted condition number, both widest NTKs extrapolated", 1, *_extrapolated(found), 0.1)]
     for name in found.init.values:
         loss, measured, error = (found[f"loss{end}"].sel(init=name) for end in ("", "_measured", "_stderr"))
         title = f"{name}: 1 + (loss under gradient descent less that predicted) / loss at the start"
@@ -160,15 +171,23 @@ def claims(found: xr.Dataset) -> list[Claim]:
             above(f"loss after as many steps, {slow} over {fast}", 1.5, ratio, ratio * np.hypot(error[0] / last[0], error[1] / last[1]))]
 
 
+def _extrapolated(found: xr.Dataset) -> tuple[float, float]:
+    """The ratio of condition numbers without its term of order 1/width, by which random eigenvalues repel each other, and its error."""
+    (one, two), (n, m) = found.ill[-2:].values, found.width[-2:].values
+    error = np.hypot(*(found.ill_stderr[-2:] * found.width[-2:]).values)
+    return float((m * two - n * one) / (m - n)), float(error / (m - n))
+
+
 def draw(found: xr.Dataset) -> Any:
     """Spectra, distances of finite kernels, and the loss."""
     figure, (left, middle, right) = drawing.panels(3)
     for k, name in enumerate(found.init.values):
-        drawing.curve(left, found["rank"] + 1, found.spectrum.sel(init=name), None, 0, str(name), k)
-    drawing.labelled(left, "index", "eigenvalue of the NTK", "xy")
+        drawing.curve(left, found["rank"] + 1, found.spectrum.sel(init=name), None if k else found.modes_measured, found.modes_stderr,
+                      str(name), k)
+    drawing.labelled(left, "rank", r"eigenvalue of $\Theta$", "xy")
     line = float(found.distance[0]) * np.sqrt(float(found.width[0]) / found.width)
-    drawing.curve(middle, found.width, line, found.distance, found.distance_stderr, "1/sqrt(width)", 0)
-    drawing.labelled(middle, "width", "distance from the infinite NTK", "xy")
+    drawing.curve(middle, found.width, line, found.distance, found.distance_stderr, r"$\propto n^{-1/2}$", 0)
+    drawing.labelled(middle, "width $n$", r"$\|\Theta_n - \Theta\|_F\,/\,\|\Theta\|_F$", "xy")
     for k, name in enumerate(found.init.values):
         loss, measured, error = (found[f"loss{end}"].sel(init=name) for end in ("", "_measured", "_stderr"))
         drawing.curve(right, found.step + 1, loss, measured, error, str(name), k)

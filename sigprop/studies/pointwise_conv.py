@@ -70,7 +70,7 @@ class Config(frame.Config):
 
 PRESETS = {
     "quick": Config(),
-    "paper": Config(others=("xavier", "lecun", "normal", "user"), channels=(3, 8, 16, 32, 64, 128, 256, 512)),
+    "paper": Config(others=("xavier", "lecun", "normal", "user"), channels=(3, 16, 64, 256, 2048), seeds=512),
 }
 
 

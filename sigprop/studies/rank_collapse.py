@@ -140,11 +140,14 @@ def claims(found: xr.Dataset) -> list[Claim]:
     share = uniform[1:] / uniform[:-1]
     lines.append(same("uniform, alpha: share of what tells tokens apart that a layer keeps", found.attrs["kept"],
                       share[np.argmax(np.abs(share - found.attrs["kept"]))], 1e-5))
-    relative = apart / found.predicted.sel(part="square")
-    stream, plain = (float(relative.sel(kind=kind)[-1]) for kind in ("residual", "plain"))
-    plain = max(plain, float(found.uncertain.sel(kind="plain")[-1] / found.predicted.sel(kind="plain", part="square")[-1]))
-    return [*lines, above("plain: share that tells tokens apart at the start over that at the end", 10, before / plain, 0),
-            above("residual over plain: share that tells tokens apart at the end", 3, stream / plain, 0)]
+    plain, residual = (found.sel(kind=kind).isel(layer=-1) for kind in ("plain", "residual"))  # theory has no digit of what collapsed
+    (lost, lost_error), (held, held_error) = (
+        (float(one.measured[2] / one.measured[1]), float(one.stderr[2] / one.measured[1])) for one in (plain, residual))
+    start = before / float(found.start.sel(part="square"))
+    return [*lines, above("share that tells tokens apart at the start less ten times that at the end, plain, measured", 0,
+                          start - 10 * lost, 10 * lost_error),
+            above("share that tells tokens apart at the end, residual, less three times that of plain, measured", 0, held - 3 * lost,
+                  np.hypot(held_error, 3 * lost_error))]
 
 
 def draw(found: xr.Dataset) -> Any:
@@ -153,10 +156,9 @@ def draw(found: xr.Dataset) -> Any:
     for k, kind in enumerate(found["kind"].values):
         one = found.sel(kind=kind)
         theory, mean = (one[c].sel(part="apart") / one[c].sel(part="square") for c in ("predicted", "measured"))
+        theory = theory.where(one.predicted.sel(part="apart") > 3 * one.uncertain)  # it is known within a third
         drawing.curve(axes, found.layer, theory, mean, one.stderr.sel(part="apart") / one.measured.sel(part="square"), str(kind), k)
-    plain = found.sel(kind="plain")
-    axes.plot(found.layer, plain.uncertain / plain.predicted.sel(part="square"), ":", color="black", linewidth=0.8,
-              label="error of plain, predicted")
+    axes.axhline(float(np.finfo(np.float32).eps) ** 2, linestyle=":", color="black", linewidth=0.8, label="rounding")
     drawing.labelled(axes, "layer", "share that tells tokens apart", "y")
     return figure
 

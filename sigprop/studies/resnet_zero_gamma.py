@@ -122,7 +122,7 @@ class Config(frame.Config):
         check_whole("runs", self.runs, 3)
 
 
-PRESETS = {"quick": Config(), "paper": Config(blocks=6, width=64, steps=1000, runs=8, seeds=1024)}
+PRESETS = {"quick": Config(), "paper": Config(blocks=4, steps=250, runs=6, seeds=512)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:

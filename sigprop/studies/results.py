@@ -64,11 +64,30 @@ def carried_out(name: str, config: Config, out: Path | None = None, resume: bool
         return _read(place, name, config)
     if out is not None:
         _folder(out, name, resume)
-    found = module.compute(config, out)
-    found = found.assign_attrs(provenance(name, config))
+    found = computed(module, name, config, out)
     if place is not None:
-        _write(found, place)
+        stored(found, place)
     return found
+
+
+def computed(module: ModuleType, name: str, config: Config, out: Path | None = None) -> xr.Dataset:
+    """The results of a study, or of another module with its frame, with what made them among their attributes.
+
+    Args:
+        out: folder for stores of points that are finished, which are taken up again.
+
+    Raises:
+        InvalidInput: where a store is of another config or version.
+        MissingDependency: where zarr is not installed.
+    """
+    return module.compute(config, out).assign_attrs(provenance(name, config))
+
+
+def stored(found: xr.Dataset, place: Path, encoding: Mapping[str, Any] | None = None) -> None:
+    """Write a file whole or not at all."""
+    building = place.with_suffix(".nc.new")
+    found.to_netcdf(building, engine=ENGINE, encoding=encoding)
+    building.replace(place)
 
 
 def provenance(name: str, config: Config) -> dict[str, Any]:
@@ -86,12 +105,6 @@ def _folder(out: Path, name: str, resume: bool) -> None:
     if not resume:
         for store in out.glob(f"{name}*.zarr"):
             shutil.rmtree(store)
-
-
-def _write(found: xr.Dataset, place: Path) -> None:
-    building = place.with_suffix(".nc.new")
-    found.to_netcdf(building, engine=ENGINE)
-    building.replace(place)
 
 
 def _read(place: Path, name: str, config: Config) -> xr.Dataset:

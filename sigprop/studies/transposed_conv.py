@@ -156,15 +156,17 @@ def claims(found: xr.Dataset) -> list[Claim]:
 
 
 def draw(found: xr.Dataset) -> Any:
-    """Along a row of the image: E[z²] of outputs, and E[g²] of inputs."""
-    figure, axes = drawing.panels(2)
-    for panel, way, label in zip(axes, _MAPS, ("$E[z^2]$ of outputs", "$E[g^2]$ of inputs"), strict=True):
-        for i, k in enumerate(found.k.values):
-            for j, s in enumerate(found.stride.values):
-                one = found.sel(k=k, stride=s)
-                drawing.curve(panel, one.pixel, one[f"{way}_predicted"], one[f"{way}_measured"], one[f"{way}_stderr"], f"k = {k}, s = {s}",
-                              len(found.stride) * i + j)
-        drawing.labelled(panel, "pixel", label)
+    """E[z²] of outputs along a row of the image, for one stride; E[g²] of inputs against k."""
+    figure, (left, right) = drawing.panels(2)
+    stride = found.stride.values[len(found.stride) // 2]
+    for i, k in enumerate(found.k.values):
+        one = found.sel(k=k, stride=stride).isel(pixel=slice(8))
+        drawing.curve(left, one.pixel, one.forward_predicted, one.forward_measured, one.forward_stderr, f"$k$ = {k}", i)
+    drawing.labelled(left, f"pixel, stride $s$ = {stride}", "$E[z^2]$ of outputs")
+    for i, s in enumerate(found.stride.values):
+        one = found.sel(stride=s).isel(pixel=0)
+        drawing.curve(right, one.k, one.backward_mean, one.backward_measured, one.backward_stderr, f"$s$ = {s}", i)
+    drawing.labelled(right, "taps $k$ along an axis", "$E[g^2]$ of inputs", "y")
     return figure
 
 

@@ -94,20 +94,22 @@ class Config(frame.Config):
     width: int = 64
 
 
-PRESETS = {"quick": Config(), "paper": Config(others=(1.0, 1.2, 1.6, 2.0), depth=20, width=128, seeds=512)}
+PRESETS = {"quick": Config(), "paper": Config(others=(1.0, 1.2, 1.6, 2.0), depth=12, seeds=512)}
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """E[z²] ``(gain, layer)``, ``predicted`` and ``measured``; E[g²] of g and of v ``(scale, layer)``, predicted, at the first gain;
+    """E[z²] ``(gain, layer)``, ``predicted`` and ``measured``; E[g²] of g and of v ``(scale, weight)`` at the first gain, too;
     E[z²] ``(kind, layer)`` of the other normalizations, ``kind_predicted`` and ``kind_measured``."""
     def forward(gain: float) -> dict[str, Any]:
         return compared(Study(gain=gain, depth=config.depth, width=config.width), config.seeds, config.key)
 
     def gradient(scale: float) -> dict[str, Any]:
-        one = predict(Study(gain=config.gain, scale=scale, depth=3, width=config.width))
-        sizes = dict(zip(one.parameter.values, one.parameter_grad_variance.values, strict=True))
-        return {"gradient_gain": np.array([sizes[f"layers/{k}/gain"] for k in range(3)]),
-                "gradient_v": np.array([sizes[f"layers/{k}/layer/kernel"] for k in range(3)])}
+        study = Study(gain=config.gain, scale=scale, depth=3, width=config.width)
+        one, real = predict(study), measure(study, config.seeds, config.key)
+        columns = {"": one.parameter_grad_variance, "_measured": real.parameter_grad_variance,
+                   "_stderr": real.parameter_grad_variance_stderr}
+        return {f"gradient_{name}{end}": column.sel(parameter=[f"layers/{k}/{path}" for k in range(3)]).values
+                for name, path in (("gain", "gain"), ("v", "layer/kernel")) for end, column in columns.items()}
 
     def other_kind(kind: str) -> dict[str, Any]:
         study = Study(kind=kind, gain=nfnet_gain("relu"), depth=config.depth, width=4 * config.width)  # spectral norms have no gain
@@ -116,7 +118,7 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
 
     one = frame.over({"gain": list(dict.fromkeys((config.gain, *config.others)))}, forward, out, "weight_norm", frame.layers())
     other = frame.over({"scale": [1.0, config.scale]}, gradient, out, "weight_norm_gradients",
-                       frame.layers("gradient_gain", "gradient_v", dim="weight"))
+                       frame.layers(*(f"gradient_{n}{end}" for n in ("gain", "v") for end in ("", "_measured", "_stderr")), dim="weight"))
     kinds = frame.over({"kind": list(_KINDS[1:])}, other_kind, out, "weight_norm_kinds",
                        frame.layers(*(f"kind_{name}" for name in frame.layers())))
     return xr.merge([one, other, kinds]).assign_attrs(wide=4 * config.width)
@@ -139,6 +141,9 @@ def claims(found: xr.Dataset) -> list[Claim]:
     lines.append(same("E[g²] of g at another scale of v, over that at 1", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-4))
     ratio = (large.gradient_v / small.gradient_v).values * float(large.scale) ** 2
     lines.append(same("E[g²] of v times the square of its scale, over that at 1", 1, ratio[np.argmax(np.abs(ratio - 1))], 1e-4))
+    for name, title in (("gain", "g"), ("v", "v")):
+        theory, mean, error = (found[f"gradient_{name}{end}"] for end in ("", "_measured", "_stderr"))
+        lines.append(agrees(f"measured over predicted E[g²] of {title}, at both scales", theory, mean, error, 0.3))
     for kind, factor, error in (("standardized", 1.0, 3 / found.attrs["wide"]), ("spectral", 0.25, 1e-5)):  # terms of order 1/width
         one = found.sel(kind=kind)
         growth = one.kind_predicted[1:].values / one.kind_predicted[:-1].values
