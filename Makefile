@@ -31,7 +31,7 @@ lint: setup
 bench: setup
 	$(BIN)/python scripts/bench/depth.py
 	$(BIN)/python scripts/bench/kernels.py --readme
-	$(BIN)/python scripts/bench/empirical.py
+	$(BIN)/python scripts/bench/empirical.py --readme --skip jacobian "ours, jacobian" "neural-tangents, jacobian"
 	$(BIN)/python scripts/bench/gram.py
 
 studies: setup  # all studies at the quick preset: claims on the screen, numbers and figures in out/studies

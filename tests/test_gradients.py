@@ -102,6 +102,20 @@ class Attention(nn.Module):
         return nn.Dense(4)(nn.LayerNorm()(x).mean(1))
 
 
+class ClassToken(nn.Module):
+    """A token of its own before those of the input, through attention, read out alone."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(self.width)(x.reshape(2, 2, -1))
+        token = self.param("token", nn.initializers.normal(1.0), (1, 1, self.width))
+        x = jnp.concatenate([jnp.broadcast_to(token, (2, 1, self.width)), x], 1)
+        x = x + nn.MultiHeadDotProductAttention(num_heads=self.width // 8, use_bias=False)(nn.LayerNorm()(x))
+        return nn.Dense(2)(nn.LayerNorm()(x)[:, 0])
+
+
 class Embedded(nn.Module):
     width: int
 
@@ -128,7 +142,8 @@ CASES = {  # model of a width, inputs, narrower width
     "pre-norm residual": (PreNorm, ROWS, 128), "norm and tanh": (lambda n: NormBlocks(n, nn.tanh), ROWS, 128),
     "norm and gelu": (lambda n: NormBlocks(n, nn.gelu), ROWS, 128), "concatenated": (DenseNet, ROWS, 128),
     "choice after concatenation": (Joined, ROWS, 128),
-    "embedding": (Embedded, TOKENS, 128), "attention": (Attention, TOKENS, 96), "shared weights": (Shared, ROWS, 128),
+    "embedding": (Embedded, TOKENS, 128), "attention": (Attention, TOKENS, 96), "class token": (ClassToken, ROWS, 96),
+    "shared weights": (Shared, ROWS, 128),
     "convolutions": (Convolutions, IMAGES, 96), "depthwise": (lambda n: Convolutions(n, True), IMAGES, 96),
 }
 FAST = ("tanh",)

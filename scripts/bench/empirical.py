@@ -1,21 +1,31 @@
 """Seconds of empirical NTKs in float32, in one process: ours, the contraction of plain Jacobians, and neural-tangents where it can be had.
 
-    python scripts/bench/empirical.py [--skip jacobian]
+    python scripts/bench/empirical.py [--skip jacobian] [--readme]
+
+By turns, medians. Contractions of plain Jacobians take minutes and gigabytes.
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-import sigprop as sp
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-REPEATS = 3
+from readme import put, table  # noqa: E402
+
+import sigprop as sp  # noqa: E402
+
+TURNS = 20
+SLOW = 2.0  # seconds from which a call is not repeated
+OURS = "ours, auto"
+MARKS = "<!-- empirical table: written by make bench -->", "<!-- end of empirical table -->"
 
 
 class Cnn(nn.Module):
@@ -56,37 +66,44 @@ def peers(apply, params, x):
     return out
 
 
-def seconds(run):
-    """First call, then the best of a few in wall and processor seconds, and the result."""
-    start = time.perf_counter()
-    result = jax.block_until_ready(run())
-    first, best = time.perf_counter() - start, (np.inf, np.inf)
-    for _ in range(REPEATS):
-        wall, own = time.perf_counter(), time.process_time()
-        jax.block_until_ready(run())
-        best = min(best, (time.perf_counter() - wall, time.process_time() - own))
-        if best[0] > 10:
-            break
-    return first, *best, np.asarray(result)
+def timed(runs, note):
+    """By name the first call in seconds, the median of later ones by turns, and the result; slow ones are called once more only."""
+    first, results, later = {}, {}, {name: [] for name in runs}
+    for name, run in runs.items():
+        note(f"{name}: first call")
+        start = time.perf_counter()
+        results[name] = np.asarray(run())
+        first[name] = time.perf_counter() - start
+    for turn in range(TURNS):
+        note(f"turn {turn + 1} of {TURNS}")
+        for name, run in runs.items():
+            if not turn or later[name][0] < SLOW:
+                start = time.perf_counter()
+                jax.block_until_ready(run())
+                later[name].append(time.perf_counter() - start)
+    return {name: (first[name], float(np.median(later[name])), results[name]) for name in runs}
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--skip", nargs="*", default=(), help="first words of implementations to leave out")
-    skip = tuple(parser.parse_args().skip)
+    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    options = parser.parse_args()
+    console, rows = Console(), [["model, implementation", "s", "over ours", "first call, s", "largest relative difference"]]
     for title, (model, shape, count) in MODELS.items():
         x = jnp.asarray(np.random.default_rng(0).standard_normal((count, *shape)), jnp.float32)
         params = model.init(jax.random.key(0), x)
-        table = Table("implementation", "first call", "seconds", "processor seconds", "largest relative difference", title=title)
-        reference = None
-        for name, run in peers(model.apply, params, x).items():
-            if skip and name.startswith(skip):
-                continue
-            first, wall, own, found = seconds(run)
-            reference = found if reference is None else reference
-            gap = np.abs(found - reference).max() / np.abs(reference).max()
-            table.add_row(name, f"{first:.2f}", f"{wall:.3f}", f"{own:.3f}", f"{gap:.1e}")
-        Console().print(table)
+        runs = {name: run for name, run in peers(model.apply, params, x).items() if not name.startswith(tuple(options.skip) or ("-",))}
+        with console.status(title) as status:
+            found = timed(runs, lambda text, status=status, title=title: status.update(f"{title}: {text}"))
+        ours = found[OURS]
+        for name, (first, median, result) in found.items():
+            gap = np.abs(result - ours[2]).max() / np.abs(ours[2]).max()
+            rows.append([f"{title}: {name}", f"{median:.2g}", f"{median / ours[1]:.2g}", f"{first:.2g}", f"{gap:.0e}"])
+    text = table(rows)
+    print(text)
+    if options.readme:
+        put(text, MARKS, [row[0] for row in rows[1:]])
 
 
 if __name__ == "__main__":

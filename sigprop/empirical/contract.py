@@ -39,6 +39,9 @@ def contraction(one: Any, two: Any) -> Any:
     if jnp.issubdtype(one.inputs.dtype, jnp.integer):  # rows of a table: equal or orthogonal
         left, right = one.inputs[:, :, None, None], two.inputs[None, None]
         inputs = ((left == right) & (left >= 0))[None].astype(one.cotangents.dtype)
+    elif one.cotangents.shape[3:5] == two.cotangents.shape[3:5] == (1, 1):  # one use at one place: a matrix that biases have too
+        cotangents = contraction(*(side.cotangents.reshape(*side.cotangents.shape[:2], -1) for side in (one, two)))
+        return einsum("ni,mi->nm", one.inputs[:, 0, 0], two.inputs[:, 0, 0])[:, :, None, None] * cotangents
     else:
         inputs = einsum("nbsi,mbti->bnsmt", one.inputs, two.inputs)
     cotangents = einsum("nqfbsd,mrfbtd->bnqsmrt", one.cotangents, two.cotangents)
