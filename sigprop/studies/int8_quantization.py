@@ -24,7 +24,6 @@ from sigprop.studies import drawing, frame
 from sigprop.studies.frame import Claim, above, agrees, averaged, near, same
 from sigprop.studies.study import initializer
 from sigprop.studies.training import cross_entropy, fitted
-from sigprop.tracing import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +74,10 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     two = precision.measure(net, x, analysis=one, seeds=config.seeds, key=config.key, backward=False)
     nodes = [k for k, name in enumerate(one.node.values) if str(name).startswith("layers/")][:-1]  # ten outputs are not wide
     columns = {
-        "predicted": one.sqnr.isel(granularity=0),
-        "measured": two.sqnr,
-        "stderr": two.sqnr_stderr,
-        "scale": one.scale.isel(granularity=0) if "granularity" in one.scale.dims else one.scale,
+        "predicted": one.sqnr.sel(granularity="tensor"),
+        "measured": two.sqnr.sel(granularity="tensor"),
+        "stderr": two.sqnr_stderr.sel(granularity="tensor"),
+        "scale": one.scale,
         "clipped": one.saturation,
         "clipped_measured": two.saturation,
         "clipped_stderr": two.saturation_stderr,
@@ -101,18 +100,10 @@ def _accuracies(config: Config, classifier: int) -> np.ndarray:
     net = network(fresh.apply, x[:8], params=params)
     wanted = precision.operands(net, x[:8])
     laws = [precision.quantizers(precision.analyze(n, x[:8], dtypes=["int8"], backward=False), "int8") for n in (net, fresh)]
-    seen = _seen(net, params, x[:config.calibration])
+    seen = precision.values(net, params, x[:config.calibration])
     calibrated = {name: precision.quantizer(precision.of_samples(seen[name])) for name in wanted}
     functions = [net.apply, *(precision.quantized(net, {name: made[name] for name in wanted}) for made in (calibrated, *laws))]
     return np.array([100 * float(np.mean(np.argmax(np.asarray(f(params, x[_SEEN:])), -1) == labels[_SEEN:])) for f in functions])
-
-
-def _seen(net: Network, params: Any, x: np.ndarray) -> dict[str, Any]:
-    """By name what a quantizer may be of: inputs, parameters, and the values of every row."""
-    rows = net.rows(x)
-    values = evaluate(net.graph(x), [*jax.tree.leaves(params), x], [row.value for row in rows])[1]
-    return {"x[0]": x, **dict(zip(net.trained_paths, jax.tree.leaves(params), strict=True)),
-            **dict(zip([row.name for row in rows], values, strict=True))}
 
 
 @lru_cache(maxsize=1)
