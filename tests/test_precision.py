@@ -144,7 +144,8 @@ def compared(net, x, width, seeds, false_alarm=1e-3, gradients=True):
             scale = float(found.scale.sel(node=node, format=dtype))
             one, two = statistics(law, dtype, scale), statistics(mixed, dtype, scale)
             for name in one.keys() - ({"saturation", "sqnr"} if prefix else set()):
-                real, error = (float(measured[f"{prefix}{name}{end}"].sel(node=node, format=dtype)) for end in ("", "_stderr"))
+                both = (measured[f"{prefix}{name}{end}"].sel(node=node, format=dtype) for end in ("", "_stderr"))
+                real, error = (float(a.sel(granularity="tensor") if name == "sqnr" else a) for a in both)
                 predicted, count = one[name], sizes[node]
                 if name == "sqnr":
                     real = 10 ** (-real / 10)

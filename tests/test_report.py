@@ -242,16 +242,20 @@ def test_comparison_flags_another_initializer_and_not_its_own():
         assert len(problems) == differs and not any(p.severe for p in problems)
 
 
-def test_comparison_tells_finite_width_from_disagreement():
-    """Beyond noise of 0.1 %: 3 %, which corrections of order 1/64 for two layers explain, and 30 %, which they do not."""
-    size, nothing = np.array([1.0, 1.03, 1.3]), np.full(3, np.nan)
-    sets = [xr.Dataset({"second_moment": ("node", s), "log10_second_moment": ("node", np.log10(s)), "error": ("node", np.zeros(3)),
-                        "log10_second_moment_stderr": ("node", np.full(3, 1e-3 / np.log(10))), "grad_error": ("node", nothing),
+@pytest.mark.parametrize(("log_variance", "flag", "width"), [(np.nan, (0, 0, 1, 0, 1), (0, 1, 0, 1, 0)),
+                                                             (10 / 64, (0, 1, 1, 0, 1), (0, 0, 0, 1, 0)),
+                                                             (1e-4, (0, 1, 1, 1, 1), (0, 0, 0, 0, 0))])
+def test_comparison_tells_finite_width_from_disagreement(log_variance, flag, width):
+    """Beyond noise of 0.1 %: 3 % more or less, which corrections of order 1/64 for two layers explain, and 30 %, which they do not. Where
+    draws are known to vary much around an exact mean only less of it is explained, and where they vary little nothing."""
+    size, nothing = np.array([1.0, 1.03, 1.3, 0.97, 0.7]), np.full(5, np.nan)
+    sets = [xr.Dataset({"second_moment": ("node", s), "log10_second_moment": ("node", np.log10(s)), "error": ("node", np.zeros(5)),
+                        "log10_second_moment_stderr": ("node", np.full(5, 1e-3 / np.log(10))), "grad_error": ("node", nothing),
                         **{f"{log}grad_variance{end}": ("node", nothing) for log in ("", "log10_") for end in ("", "_stderr")}},
-                       {"node": list("abc")}, {"groups": 64}) for s in (np.ones(3), size)]
-    compared = compare(*sets, np.full(3, 2 / 64), [np.float32] * 3)
-    assert compared.flag.values.tolist() == [False, False, True] and compared.width.values.tolist() == [False, True, False]
-    assert not compared.grad_width.values.any()
+                       {"node": list("abcde")}, {"groups": 64, "seeds": 256}) for s in (np.ones(5), size)]
+    compared = compare(*sets, np.full(5, 2 / 64), [np.float32] * 5, np.full(5, log_variance))
+    assert compared.flag.values.tolist() == [*map(bool, flag)] and compared.width.values.tolist() == [*map(bool, width)]
+    assert not compared.grad_width.values.any() and (compared.width_known == np.isfinite(log_variance)).all()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sigprop.datasets import node_dataset
 from sigprop.errors import InvalidInput, SigpropError
 from sigprop.network import Network
 from sigprop.network.checks import check_choice
-from sigprop.precision.channels import CHANNELS, channel_spread, channel_sqnr, drawn
+from sigprop.precision.channels import CHANNELS, channel_quantizer, channel_spread, channel_sqnr, drawn, thinned
 from sigprop.precision.formats import Format, number_format
 from sigprop.precision.quantizer import SCHEMES, Quantizer, quantizer
 from sigprop.precision.window import enough, held, lost
@@ -69,6 +70,8 @@ def analyze(net: Network, *x: Any, dtypes: Sequence[Any] = DTYPES, scheme: str =
         Dataset over ``node`` (rows), ``parameter``, ``input`` (floating inputs, as data) and ``format``:
         ``scale``, ``clip``, ``saturation``, ``one_sided`` and ``sqnr`` (dB; also over ``granularity``) of activations, the same as
         ``weight_*`` and ``input_*``; ``channel_spread``, ``weight_channel_spread``. NaN for constants and for what cannot be drawn.
+        ``channel_sqnr_stderr``: of ``sqnr`` with a scale for each channel, of the 64 channels that are drawn; ``channel_axes``: how many of
+        the last axes are channels, 0 where they are not the last ones.
         ``subnormal``, ``flushed``, ``overflow``: shares of the numbers cast to a floating format without a scale, ``grad_*`` of the
         gradients at rows, ``parameter_grad_*`` of those of trained parameters; an entry that is exactly zero is none of them.
         ``rms``, ``grad_rms``; ``method`` and ``error`` (relative, of the second moment) of each law, ``grad_method``: ``gaussian`` where
@@ -92,9 +95,10 @@ def analyze(net: Network, *x: Any, dtypes: Sequence[Any] = DTYPES, scheme: str =
     weights = {path: _columns(shapes[path]) for path in found.parameters}
     channels = found.channels | {path: drawn(e.distribution, n[1]) for path, n in weights.items() if n[1] > 1
                                  for e in [found.parameters[path]] if isinstance(e, Entry)}
-    data = _quantized("", "node", found.rows, sizes, channels, wanted)
-    data |= _quantized("weight_", "parameter", found.parameters, {p: n[0] for p, n in weights.items()}, channels, wanted)
-    data |= _quantized("input_", "input", found.inputs, {n: int(e.distribution.samples) for n, e in found.inputs.items()}, {}, wanted)
+    axes = found.channel_axes | {path: 1 for path in weights if path in channels}
+    data = _quantized("", "node", found.rows, sizes, channels, axes, wanted)
+    data |= _quantized("weight_", "parameter", found.parameters, {p: n[0] for p, n in weights.items()}, channels, axes, wanted)
+    data |= _quantized("input_", "input", found.inputs, {n: int(e.distribution.samples) for n, e in found.inputs.items()}, {}, {}, wanted)
     data |= _cast("", "node", found.rows, wanted) | _described(found.rows, [r.name for r in rows])
     scaled = _scaled(found, cotangent_rms)
     if backward:
@@ -107,24 +111,39 @@ def analyze(net: Network, *x: Any, dtypes: Sequence[Any] = DTYPES, scheme: str =
         data["keep_float32"] = _kept(found.rows, by_row, sizes, wanted, scales, tolerance, least_sqnr, data["sqnr"][1][..., 0])
     coords = {"format": list(wanted.formats), "granularity": ["tensor", "channel"], "parameter": list(found.parameters),
               "input": list(found.inputs)}
-    return node_dataset(rows, data, {}, coords, {"scheme": scheme, "cotangent_rms": cotangent_rms})
+    return node_dataset(rows, data, {}, coords, {"scheme": scheme, "clipped": saturation, "cotangent_rms": cotangent_rms})
 
 
-def quantizers(found: xr.Dataset, dtype: Any) -> dict[str, Quantizer]:
+def quantizers(found: xr.Dataset, dtype: Any, values: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Quantizer]:
     """The quantizers of an analysis for one format, by name of row, path of parameter and ``x[0]``: what :func:`quantized` takes.
 
+    Args:
+        found: from :func:`analyze`.
+        dtype: one of its formats.
+        values: numbers by name, of which every channel gets its own scale, by the scheme of the analysis: all channels have the same law
+            before they are drawn. Those of drawn or trained parameters, from ``values(net, params)``, give weights a scale for each output
+            channel, the last axis; ``values(net, params, *x)`` gives one for each channel of rows too. What has no channels as last axes,
+            biases and inputs among them, keeps the scale of its law.
+
     Raises:
-        InvalidInput: for a format that the analysis does not have.
+        InvalidInput: for a format or a name that the analysis does not have, and for values of other shapes or signs than its laws.
     """
     name = number_format(dtype).name
     check_choice("dtype", name, [str(f) for f in found.format.values])
-    made = {}
+    one, made, known = found.sel(format=name), {}, set()
     for dim, prefix in (("node", ""), ("parameter", "weight_"), ("input", "input_")):
-        for k, key in enumerate(found[dim].values):
-            row = {v: found[f"{prefix}{v}"].sel(format=name).values[k] for v in ("scale", "saturation", "one_sided")}
-            if np.isfinite(row["scale"]):
-                sqnr = float(np.reshape(found[f"{prefix}sqnr"].sel(format=name).values[k], -1)[0])
-                made[str(key)] = Quantizer(number_format(name, bool(row["one_sided"])), float(row["scale"]), float(row["saturation"]), sqnr)
+        known.update(map(str, found[dim].values))
+        for k, key in enumerate(map(str, found[dim].values)):
+            scale, saturation, one_sided = (one[f"{prefix}{v}"].values[k] for v in ("scale", "saturation", "one_sided"))
+            axes = int(found[f"{prefix}channel_axes"].values[k])
+            if np.isfinite(scale) and axes and key in values:
+                made[key] = channel_quantizer(values[key], name, found.attrs["scheme"], axes=axes, saturation=found.attrs["clipped"],
+                                              one_sided=bool(one_sided))
+            elif np.isfinite(scale):
+                sqnr = float(np.reshape(one[f"{prefix}sqnr"].values[k], -1)[0])
+                made[key] = Quantizer(number_format(name, bool(one_sided)), float(scale), float(saturation), sqnr)
+    for key in set(values) - known:
+        raise InvalidInput(f"values: {key!r} is no row, parameter or input of the analysis; there are {sorted(known)}")
     return made
 
 
@@ -134,10 +153,11 @@ def _columns(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _quantized(prefix: str, dim: str, laws: Laws, sizes: Mapping[str, int], channels: Mapping[str, np.ndarray],
-               wanted: _Wanted) -> dict[str, Any]:
+               axes: Mapping[str, int], wanted: _Wanted) -> dict[str, Any]:
     shape = (len(laws), len(wanted.formats))
     data: dict[str, Any] = {name: np.full(shape, np.nan) for name in _SCALES}
     sqnr, one_sided, spread = np.full((*shape, 2), np.nan), np.zeros(shape, bool), np.full(len(laws), np.nan)
+    stderr = np.full(shape, np.nan)
     for i, (key, entry) in enumerate(laws.items()):
         if not isinstance(entry, Entry):
             continue
@@ -152,11 +172,12 @@ def _quantized(prefix: str, dim: str, laws: Laws, sizes: Mapping[str, int], chan
             one_sided[i, j] = not made.format.signed
             sqnr[i, j, 0] = made.sqnr
             if values is not None and made.format.digits is None:
-                sqnr[i, j, 1] = channel_sqnr(values, made.format, wanted.scheme, wanted.saturation)
+                sqnr[i, j, 1], stderr[i, j] = channel_sqnr(thinned(values), made.format, wanted.scheme, wanted.saturation)
             elif not made.format.scaled:
                 sqnr[i, j, 1] = made.sqnr
     found = {f"{prefix}{name}": ((dim, "format"), a) for name, a in {**data, "one_sided": one_sided}.items()}
-    return {**found, f"{prefix}sqnr": ((dim, "format", "granularity"), sqnr), f"{prefix}channel_spread": (dim, spread)}
+    return {**found, f"{prefix}sqnr": ((dim, "format", "granularity"), sqnr), f"{prefix}channel_sqnr_stderr": ((dim, "format"), stderr),
+            f"{prefix}channel_spread": (dim, spread), f"{prefix}channel_axes": (dim, np.array([axes.get(key, 0) for key in laws], int))}
 
 
 def _cast(prefix: str, dim: str, laws: Laws, wanted: _Wanted) -> dict[str, Any]:

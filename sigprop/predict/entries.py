@@ -46,13 +46,15 @@ class Entry(NamedTuple):
 class Entries(NamedTuple):
     """Laws by name, or the errors that they end in: of rows, parameters, inputs, and of gradients at rows and of trained parameters.
 
-    ``channels``, by name of a row, are values ``[channels, positions]`` of some channels at all examples and sites.
+    ``channels``, by name of a row, are values ``[channels, positions]`` of some channels at all examples and sites, ``channel_axes`` how
+    many of the last axes of the row are its channels: 0 where others are, or parts of some.
     """
 
     rows: dict[str, Entry | SigpropError]
     parameters: dict[str, Entry | SigpropError]
     inputs: dict[str, Entry]
     channels: dict[str, np.ndarray]
+    channel_axes: dict[str, int]
     row_gradients: dict[str, Entry | SigpropError]
     parameter_gradients: dict[str, Entry | SigpropError]
 
@@ -85,8 +87,9 @@ def entries(net: Network, *x: Any, backward: bool = True, channels: int = 0) -> 
     if backward:
         by_row, by_leaf = gradient_values(found.context, net, found.params, *x)
     drawn = {row.name: _channels(found.context, found.values[row.value], channels) for row in net.rows(*x)} if channels else {}
+    axes = {row.name: _channel_axes(found.values[row.value]) for row in net.rows(*x) if drawn.get(row.name) is not None}
     grads = [{name: _gradient(found.context, v) for name, v in some.items()} for some in (by_row, by_leaf)]
-    return Entries(rows, params, inputs, {name: a for name, a in drawn.items() if a is not None}, grads[0], _cancelled(grads[1]))
+    return Entries(rows, params, inputs, {name: a for name, a in drawn.items() if a is not None}, axes, grads[0], _cancelled(grads[1]))
 
 
 def entry(context: Context, value: Value) -> Entry:
@@ -152,6 +155,15 @@ def _channels(context: Context, value: Value, count: int) -> np.ndarray | None:
         return None
     array = aligned(found._replace(array=found.plain()), labels)
     return np.broadcast_to(array, [la.size for la in labels]).reshape(count, -1)
+
+
+def _channel_axes(value: Value) -> int:
+    """How many of the last axes of a field are its channels: 0 where others are too, or parts of some."""
+    if not isinstance(value, Field):
+        return 0
+    kinds = [{"site" if f.ref is None else value.node.dims[f.ref].kind for f in axis} for axis in value.axes]
+    count = next((k for k, kind in enumerate(reversed(kinds)) if not kind <= {"chan"}), len(kinds))
+    return count if not any("chan" in kind for kind in kinds[:len(kinds) - count]) else 0
 
 
 def _tried(context: Context, value: Value) -> Entry | SigpropError:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from sigprop.empirical import measure
 from sigprop.errors import InvalidInput
 from sigprop.network import Network
 from sigprop.predict import propagate
+from sigprop.report.chain import log_variances
 from sigprop.report.checks import CHECKS, disagreement
 from sigprop.report.compare import compare
 from sigprop.report.facts import Facts
@@ -43,9 +45,14 @@ def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 
     predicted = propagate(net, *x, backward=backward)
     measured = measure(net, *x, seeds=seeds, key=key, backward=backward)
     known = Facts.of(net, predicted, *x)
-    rows = net.rows(*x)
-    crowding = np.asarray([known.trail.crowding.get(r.value, 0.0) for r in rows])
-    comparison = compare(predicted, measured, crowding, [r.dtype for r in rows])
+    comparison = compared(known, measured)
     checks = (*CHECKS, strength, gradients)
     found = gathered([*(problem for check in checks for problem in check(known)), *disagreement(predicted, comparison)])
     return Report(name or net.name, predicted, measured, comparison, found)
+
+
+def compared(known: Facts, measured: xr.Dataset) -> xr.Dataset:
+    """:func:`compare` with what the program says of finite width."""
+    rows = known.trail.rows
+    crowding = np.asarray([known.trail.crowding.get(r.value, 0.0) for r in rows])
+    return compare(known.predicted, measured, crowding, [r.dtype for r in rows], log_variances(known, [r.value for r in rows]))

@@ -157,6 +157,9 @@ def footnote(report: Report) -> str:
     narrow = int(np.sum(report.comparison["width"] | report.comparison["grad_width"]))
     width = (f" {narrow} row{'s differ' if narrow > 1 else ' differs'} by more than noise, but no more than corrections of order 1/width: "
              "the prediction is that of infinite width.") if narrow else ""
+    if known := int(np.sum(report.comparison["width_known"])):
+        width += (f" Finite width is that of a plain chain at {known} row{'s' if known > 1 else ''}: an exact mean of skewed draws; "
+                  "elsewhere its order alone is known.")
     return (f"{report.measured.attrs['seeds']} seeds. A row is flagged where the difference exceeds noise (false alarm {FALSE_ALARM:g} per "
             f"report), finite width and the prediction's error; {seen}.{width}{gradients}")
 

@@ -29,7 +29,6 @@ from sigprop.studies import drawing, frame
 from sigprop.studies.frame import Claim, above, agrees, averaged, near, same
 from sigprop.studies.study import initializer
 from sigprop.studies.training import cross_entropy, fitted
-from sigprop.tracing import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +109,7 @@ def _layers(config: Config) -> dict[str, Any]:
     net, x = _on_digits(lambda rngs: nn.MLP([64] + [config.width] * config.depth + [10], kernel_init=init, rngs=rngs))
     one = _analyzed(net, x)
     real = _measured(config, net, x, one)
-    draws = [_seen(net, net.init(key), x) for key in jax.random.split(config.key, _DRAWS)]
+    draws = [precision.values(net, net.init(key), x) for key in jax.random.split(config.key, _DRAWS)]
     nodes = [str(n) for n in one.node.values if str(n).startswith("layers/")][:-1]  # ten outputs are not wide
     kernels = [str(p) for p in one.parameter.values if str(p).endswith("kernel")][:-1]
     calibrated = _rescaled(one, {n: precision.of_samples(draws[0][n]) for n in nodes})
@@ -160,15 +159,16 @@ def _rescaled(one: xr.Dataset, laws: Mapping[str, precision.Distribution]) -> xr
 
 def _columns(title: str, dim: str, column: str, one: xr.Dataset, real: xr.Dataset, nodes: list[str]) -> dict[str, Any]:
     """A column of some rows, predicted and measured, for one scale per tensor."""
-    every = {"": one[column].isel(granularity=0, missing_dims="ignore"), "_measured": real[column], "_stderr": real[f"{column}_stderr"]}
-    return {f"{title}{end}": ((dim, "format"), v.sel(node=nodes).values) for end, v in every.items()}
+    every = {"": one[column], "_measured": real[column], "_stderr": real[f"{column}_stderr"]}
+    tensor = {end: v.isel(granularity=0, missing_dims="ignore").sel(node=nodes) for end, v in every.items()}
+    return {f"{title}{end}": ((dim, "format"), v.transpose("node", "format").values) for end, v in tensor.items()}
 
 
 def _by_channel(values: Any, kind: str) -> list[float]:
     """SQNR of an array ``[numbers, channels]`` with one scale, and with one for each of the first channels."""
     values = np.asarray(values, np.float64).T[:CHANNELS]
     found = precision.number_format(kind)
-    return [channel_sqnr(v, found, "mse", 0.0) for v in (values.reshape(1, -1), values)]
+    return [channel_sqnr(v, found, "mse", 0.0)[0] for v in (values.reshape(1, -1), values)]
 
 
 def _accuracies(config: Config, classifier: int) -> np.ndarray:
@@ -179,7 +179,7 @@ def _accuracies(config: Config, classifier: int) -> np.ndarray:
     net = network(fresh.apply, x[:8], params=params)
     wanted = precision.operands(net, x[:8])
     laws = [precision.quantizers(precision.analyze(n, x[:8], dtypes=["int8"], backward=False), "int8") for n in (net, fresh)]
-    seen = _seen(net, params, x[:config.calibration])
+    seen = precision.values(net, params, x[:config.calibration])
     calibrated = {name: precision.quantizer(precision.of_samples(seen[name])) for name in wanted}
     apart = laws[0] | {name: _for_channels(laws[0][name], seen[name]) for name in wanted if name.endswith("kernel")}
     functions = [net.apply, *(precision.quantized(net, {name: made[name] for name in wanted}) for made in (calibrated, *laws, apart))]
@@ -191,14 +191,6 @@ def _for_channels(one: precision.Quantizer, kernel: Any) -> precision.Quantizer:
     kernel = np.asarray(kernel, np.float64)
     sizes = np.sqrt(np.mean(kernel**2, 0) / np.mean(kernel**2))
     return replace(one, scale=jnp.asarray(one.scale * np.maximum(sizes, 1e-6), jnp.float32))  # type: ignore[arg-type]
-
-
-def _seen(net: Network, params: Any, x: np.ndarray) -> dict[str, Any]:
-    """By name what a quantizer may be of: inputs, parameters, and the values of every row."""
-    rows = net.rows(x)
-    values = evaluate(net.graph(x), [*jax.tree.leaves(params), x], [row.value for row in rows])[1]
-    return {"x[0]": x, **dict(zip(net.trained_paths, jax.tree.leaves(params), strict=True)),
-            **dict(zip([row.name for row in rows], values, strict=True))}
 
 
 @lru_cache(maxsize=1)
