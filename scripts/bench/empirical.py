@@ -93,7 +93,7 @@ def main():
     for title, (model, shape, count) in MODELS.items():
         x = jnp.asarray(np.random.default_rng(0).standard_normal((count, *shape)), jnp.float32)
         params = model.init(jax.random.key(0), x)
-        runs = {name: run for name, run in peers(model.apply, params, x).items() if not name.startswith(tuple(options.skip) or ("-",))}
+        runs = {name: run for name, run in peers(model.apply, params, x).items() if not name.startswith(tuple(options.skip))}
         with console.status(title) as status:
             found = timed(runs, lambda text, status=status, title=title: status.update(f"{title}: {text}"))
         ours = found[OURS]

@@ -32,7 +32,7 @@ def kernel_command(
     writable(json=json, out=out)
     arrays = model.arrays()
     with errors.status("computing"):
-        made = infinite_kernel(model.network(target, arrays), parameterization, ntk=ntk)(arrays[0] if len(arrays) == 1 else tuple(arrays))
+        made = infinite_kernel(model.network(target, arrays), parameterization, ntk=ntk)(_as_one(arrays))
     found = {name: np.asarray(k) for name, k in (("nngp", made.nngp), ("ntk", made.ntk)) if k is not None and (ntk or name == "nngp")}
     content = {name: {"kernel": k, **(_spectrum(k) if k.ndim == 2 else {})} for name, k in found.items()}
     if out is not None:
@@ -40,6 +40,11 @@ def kernel_command(
             np.savez(file, **found)  # type: ignore[arg-type]
     show(Group(*(part for name, k in found.items() for part in _shown(name, k, content[name]))), content, json)
     return 0
+
+
+def _as_one(arrays: list[Any]) -> Any:
+    """Inputs as kernels take them: one array, or a tuple of several."""
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
 def _spectrum(kernel: np.ndarray) -> dict[str, Any]:
@@ -71,7 +76,7 @@ def gram_command(
         raise InvalidInput(f"--out: there is no directory {out.resolve().parent}")
     arrays = model.arrays()
     net = model.network(target, [a[:2] for a in arrays])
-    stored = gram(infinite_kernel(net, parameterization, ntk=ntk), arrays[0] if len(arrays) == 1 else tuple(arrays), out=out, tile=tile)
+    stored = gram(infinite_kernel(net, parameterization, ntk=ntk), _as_one(arrays), out=out, tile=tile)
     content = {"path": str(out), "shape": stored.shape, "kernels": stored.names, "damaged": len(stored.verify())}
     show(f"{out}: {' and '.join(stored.names)}, {stored.shape[0]} x {stored.shape[1]}, checksums right; "
          f"read with sigprop.open_gram('{out}')", content, json)
