@@ -211,7 +211,7 @@ def constant_occurrence(pool: Pool, value: Known, sizes: Sequence[Sequence[int]]
             continue
         if concrete(array):
             first = np.take(array, [0], axis=k)
-            if np.array_equal(np.broadcast_to(first, array.shape), array):
+            if array.strides[k] == 0 or np.array_equal(np.broadcast_to(first, array.shape), array):
                 array = first
                 continue
         keep.append(k)
