@@ -86,8 +86,9 @@ class _Deep(Exception):
 class Query:
     """Second (and other) moments over one pool of nodes, memoised by pattern of labels."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, scrambling: int = 0) -> None:
         self.pool = pool
+        self.scrambling = scrambling
         self.memo: dict[Any, Any] = {}
         self.depth = 0
         self.leaf: Leaf | None = None

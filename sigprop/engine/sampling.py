@@ -45,6 +45,7 @@ Variable = tuple[Node, tuple[AnyLabel | None, ...]]
 _BUDGET = 1 << 25  # numbers drawn for one expectation
 _MIXED = 1 << 23  # where whole images or sequences are drawn
 REPLICATES = 8
+_FEWER = 4  # times fewer points where it is repeated with other scramblings
 _LARGEST_BLOCK = 2048
 _SINGLE = 1 << 13  # numbers drawn for one point beyond which all entries share the fields of whole images
 _ENTRIES = 1 << 25  # entries of all covariance matrices together
@@ -286,10 +287,11 @@ class Sampler:
 
     def budgeted(self) -> int:
         """Points of one of the ``REPLICATES`` of an expectation."""
-        return self.samples((_MIXED if self.whole else _BUDGET) // REPLICATES)
+        budget = (_MIXED if self.whole else _BUDGET) // REPLICATES
+        return self.samples(budget // _FEWER if self.query.scrambling else budget)
 
     def points(self, count: int, replicate: int) -> np.ndarray:
-        return normal_points(count, self.size, replicate)
+        return normal_points(count, self.size, replicate + REPLICATES * self.query.scrambling)
 
     def drawn(self, count: int, replicate: int) -> dict[Any, Named]:
         """Values of each variable at the points of a replicate."""
