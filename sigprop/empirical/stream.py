@@ -8,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from sigprop import memory
 from sigprop.errors import InvalidInput
+from sigprop.progress import progress
 
 State = tuple[Any, Any, Any]
 
@@ -57,11 +56,11 @@ def streamed(step: Callable[[Any], Any], keys: Any, plain: bool, after: Callable
     else:
         compiled = _fitting(jax.jit(step).lower(keys[0]).compile())
         state = (0, *(jax.tree.map(lambda a: np.zeros(a.shape), shape) for _ in range(2)))
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("measuring", total=len(keys))
+        with progress() as bar:
+            task = bar.add_task("measuring", total=len(keys))
             for key in keys:
                 state = _update(state, after(compiled(key)))
-                progress.advance(task)
+                bar.advance(task)
     count = len(keys)
     return state[1], jax.tree.map(lambda s: (s / (count - 1) / count) ** 0.5, state[2])
 
