@@ -22,7 +22,8 @@ print(*study.claims(found), sep="\n")
 
 # %% [markdown]
 # Left, what Adam divides by. Right, first steps: Adam, AdamW and Lion move all entries that have a gradient by the learning rate, RMSProp,
-# which starts from zero without a correction, by three times as much, and Adafactor in proportion to the weights.
+# which starts from zero without a correction, by three times as much, and Adafactor in proportion to the weights. Shampoo's factors, among
+# the claims, have sums of E[g²] on their diagonals: by pixel they tell which inputs vary, by label how often each is seen.
 
 # %%
 study.draw(found)

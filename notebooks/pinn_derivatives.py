@@ -6,9 +6,10 @@
 #
 # E[r²] = E[u_tt²] + c⁴ E[u_xx²] - 2 c² E[u_tt u_xx],
 #
-# and for one hidden layer with isotropic weights E[u_tt u_xx] = E[u_tt²] / 3 at the origin; SIRENs (Sitzmann et al. 2020), whose first
-# weights are uniform and so not isotropic, have 5/9. The constant of the
-# equation thus sets the balance of the loss before anything is learned: E[r²] grows as c⁴, and at large c the other terms are not heard.
+# and for one hidden layer with isotropic weights E[u_tt u_xx] = E[u_tt²] / 3 at the origin, and on average around it, but not at one point
+# elsewhere, where u depends on the same weights; SIRENs (Sitzmann et al. 2020), whose first weights are uniform and so not isotropic, have
+# 5/9. The constant of the equation thus sets the balance of the loss before anything is learned: E[r²] grows as c⁴, and at large c the
+# other terms are not heard.
 #
 # A ReLU network has u_xx = 0 almost everywhere. Such a residual is refused, rather than called small.
 

@@ -39,6 +39,10 @@ class Page(NamedTuple):
     summary: str
 
 
+class Warned(Exception):
+    """A cell wrote to the standard error, which readers of the page would see."""
+
+
 def notebook(name: str) -> Any:
     """``notebooks/NAME.py``, read."""
     return jupytext.read(NOTEBOOKS / f"{name}.py")
@@ -54,13 +58,16 @@ def executed(name: str, timeout: int) -> Any:
     """The notebook with the outputs of its cells, which start from an empty namespace.
 
     Raises:
-        CellExecutionError, CellTimeoutError: where a cell raises, or takes too long.
+        CellExecutionError, CellTimeoutError, Warned: where a cell raises, takes too long, or warns.
     """
     made = notebook(name)
     made.cells.insert(0, nbformat.v4.new_code_cell(SETUP))
     NotebookClient(made, timeout=timeout, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
                    resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
     del made.cells[0]
+    said = [out.text for cell in made.cells for out in cell.get("outputs", ()) if out.get("name") == "stderr"]
+    if said:
+        raise Warned(said[0].strip())
     return made
 
 
@@ -91,7 +98,7 @@ def failures(names: list[str], out: Path, timeout: int) -> Iterator[str]:
             try:
                 rendered(name, out, timeout)
                 progress.console.print(f"{out / name}.html ({time.perf_counter() - begin:.0f} s)")
-            except (CellExecutionError, CellTimeoutError) as error:
+            except (CellExecutionError, CellTimeoutError, Warned) as error:
                 yield f"{name}: {error}"
             progress.advance(task)
 

@@ -208,3 +208,10 @@ def test_good_input_is_not_refused():
     fixed = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
     assert np.isfinite(sp.propagate(sp.network(lambda p, x: x @ fixed @ p["w"], init=init), X).second_moment.values).all()
     assert np.isfinite(sp.propagate(sp.network(nn.LayerNorm(), X), X).second_moment.values).all()
+
+
+def test_what_does_not_fit_is_refused_with_what_it_takes(monkeypatch):
+    """Four draws of 8 by 64 weights take 8 kB and more."""
+    monkeypatch.setattr("sigprop.memory.available", lambda: 5000)
+    with pytest.raises(sp.InvalidInput, match=r"net: a few draws at once need [\d.e+]+ bytes, this machine has 5e\+03; measure a smaller"):
+        sp.measure(sp.network(Dense), X, backward=False)

@@ -1,5 +1,6 @@
 """Figures from stored numbers: of all studies and the classic ones, and that the classic ones measure what they predict."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import xarray as xr
 
 from sigprop import figures
 from sigprop.cli import main
-from sigprop.studies.frame import agrees, slope
+from sigprop.studies.frame import agrees, slope, written
 
 FOLDERS = Path(__file__).resolve().parents[1] / "paper_figures"
 STORED = sorted(place.parent.name for place in FOLDERS.glob("*/data.nc"))
@@ -28,6 +29,7 @@ def test_stored_numbers_are_small_and_say_where_they_come_from(name):
     found = xr.load_dataset(place, engine="scipy")
     assert place.stat().st_size < 200_000
     assert found.attrs["study"] == name and found.attrs["preset"] == "paper" and {"config", "seed", "jax", "device"} <= {*found.attrs}
+    assert json.loads(found.attrs["config"]) == json.loads(written(figures.named(name).PRESETS["paper"]))  # as it is stated now
     assert "/" not in str({k: v for k, v in found.attrs.items() if k in ("device", "machine", "config")})  # no path of a machine
 
 
@@ -55,6 +57,17 @@ BAD = {
 def test_bad_input_is_named(message, tmp_path, capsys):
     assert main(["figures", *BAD[message], "--out", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_numbers_of_another_version_are_refused(tmp_path, capsys):
+    folder = tmp_path / "weight_norm"
+    folder.mkdir()
+    found = xr.load_dataset(FOLDERS / "weight_norm" / "data.nc", engine="scipy")
+    config = {**json.loads(found.attrs["config"]), "slant": 1.0}
+    del config["depth"]
+    found.assign_attrs(config=json.dumps(config)).to_netcdf(folder / "data.nc", engine="scipy")
+    assert main(["figures", "weight_norm", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "another version of sigprop: its config has ['slant'] and lacks ['depth']" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -76,6 +76,16 @@ def test_what_is_not_a_ramp_is_not_taken_for_one(name, call):
     assert recognize(Function(call, name)).family is None
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-6])
+@pytest.mark.parametrize("jump", [0.7, 1 / 3, 1.960004, 1.6449 - 9e-6, 2.5758293])
+def test_jumps_are_where_they_are(jump, size):
+    """Also next to numbers of few digits, and of small functions: E[u² 1(|u| >= t)] = 2 Phi(-t) + 2 t phi(t)."""
+    f = Function(lambda u: size * np.where(abs(u) >= jump, u, 0.0), ("beyond", jump, size))
+    found = moment1([f, f], 0.0, np.ones(()))
+    np.testing.assert_allclose(found.value, size**2 * 2 * (special.ndtr(-jump) + jump * density(jump)), rtol=1e-12)
+    assert found.error < 1e-13 * size**2
+
+
 @pytest.mark.parametrize("variance", [0.5, 1.0, 4.0, 9.0, 12.0])
 def test_what_lies_beyond_the_nodes_is_in_the_error(variance):
     """Of exp, whose square has its weight around two standard deviations of ``2 u``; beyond what the nodes reach it is infinite."""

@@ -51,6 +51,17 @@ def test_magnitudes_keep_more_of_the_variance_than_of_the_weights(kept, factor):
     np.testing.assert_allclose(factors(net), found.variance, rtol=1e-6)  # the interpreter follows the weights as functions of themselves
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.0100001, 0.003])
+@pytest.mark.parametrize("family", ["normal", "truncated_normal", "uniform"])
+def test_thresholds_are_followed_for_all_families(family, kept):
+    """What is declared is what float32 leaves: a threshold rounded by 3e-8 of itself moves 1e-5 of the last weights of a uniform law."""
+    net = sparse.thresholded(perceptron(2, 64, variance_scaling(2.0, "fan_in", family)), kept)
+    found = sp.propagate(net, X, backward=False)
+    assert float(found.error.max() / found.second_moment.max()) < 1e-9
+    law = dict(net.laws)["layers/2/kernel"]
+    np.testing.assert_allclose(factors(net), sparse.share(law, kept).variance, rtol=2e-5)
+
+
 @pytest.mark.parametrize("family", ["normal", "truncated normal", "uniform", "laplace"])
 def test_shares_of_families(family):
     """Against the weights themselves: half a million draws."""

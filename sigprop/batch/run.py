@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sigprop.batch.grid import Block, Grid
@@ -24,6 +23,7 @@ from sigprop.batch.identity import digest
 from sigprop.batch.store import Store
 from sigprop.batch.work import Outcome, Program, compute
 from sigprop.errors import InvalidInput
+from sigprop.progress import progress as bars
 
 _AHEAD = 64  # blocks that an executor holds at once
 
@@ -72,8 +72,7 @@ def run(grid: Mapping[str, Any], fn: Callable[..., Any], out: str | Path = "stud
     about = {"sigprop": installed("sigprop"), "jax": jax.__version__, "precision": str(jnp.result_type(float)), "version": version}
     key = digest(fn, parts, about["sigprop"], about["precision"], version)
     store = Store(Path(out), asked, key, about, dims or {})
-    console = Console(stderr=True)
-    with _bar(console, console.is_terminal if progress is None else progress) as bar:
+    with _bar(progress) as bar:
         _fill(store, _programs(store.grid, fn, memory), executor or _Here(), bar)
     return store.dataset()
 
@@ -135,6 +134,6 @@ class _Here(Executor):
         return future
 
 
-def _bar(console: Console, shown: bool) -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]} points failed"),
-                    TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not shown)
+def _bar(shown: bool | None) -> Progress:
+    return bars(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]} points failed"),
+                TimeElapsedColumn(), TimeRemainingColumn(), shown=shown, transient=False)

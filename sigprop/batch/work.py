@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from sigprop import memory
 from sigprop.errors import InvalidInput
 
 _LONGEST = 500  # characters of a recorded error
@@ -88,11 +88,7 @@ def _compiled(program: Program, traced: tuple[tuple[str, Any], ...]) -> Callable
 
 
 def _check_memory(compiled: Any, program: Program) -> None:
-    sizes = compiled.memory_analysis()
-    if sizes is None:
-        return
-    needed = sizes.temp_size_in_bytes + sizes.output_size_in_bytes + sizes.argument_size_in_bytes
-    allowed = program.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed, allowed = memory.needed(compiled), program.memory or memory.available()
     if needed > allowed:
         raise Refused(f"chunk: {program.points} points at once need {needed:.3g} bytes, {allowed:.3g} are allowed; "
                       f"try chunk={max(int(program.points * allowed / needed / 2), 1)}")

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.progress import Progress
 
 from sigprop.dynamics.checks import check_ridge, check_targets, check_train
 from sigprop.errors import InvalidInput
 from sigprop.gram import Gram
 from sigprop.init.checks import check_number, check_whole
+from sigprop.progress import progress
 
 Product = Callable[[np.ndarray], np.ndarray]
 
@@ -106,8 +106,8 @@ def _iterate(product: Product, precondition: Product, y: np.ndarray, tolerance: 
     goal = tolerance * np.linalg.norm(y, axis=0)
     direction = precondition(residual)
     power = np.sum(residual * direction, 0)
-    with Progress(transient=True) as progress:
-        task = progress.add_task("conjugate gradients", total=most)
+    with progress() as bar:
+        task = bar.add_task("conjugate gradients", total=most)
         for k in range(most):
             going = np.linalg.norm(residual, axis=0) > goal
             if not going.any():
@@ -123,5 +123,5 @@ def _iterate(product: Product, precondition: Product, y: np.ndarray, tolerance: 
             new = np.sum(residual * turned, 0)
             direction = turned + np.where(going, new / np.where(power > 0, power, 1), 0) * direction
             power = new
-            progress.advance(task)
+            bar.advance(task)
     return x, most

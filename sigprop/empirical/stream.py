@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
+from sigprop import memory
 from sigprop.errors import InvalidInput
+from sigprop.progress import progress
 
 State = tuple[Any, Any, Any]
 
@@ -44,6 +44,9 @@ def streamed(step: Callable[[Any], Any], keys: Any, plain: bool, after: Callable
     """Mean and standard error of ``after(step(key))``, a tree of arrays, over at least two keys.
 
     A loop with progress where ``plain``, in float64 if ``after`` moves arrays to the host; a scan while the caller is traced.
+
+    Raises:
+        InvalidInput: where one step needs more memory than there is.
     """
     shape = jax.eval_shape(lambda key: after(step(key)), keys[0])
     if not plain:
@@ -51,12 +54,20 @@ def streamed(step: Callable[[Any], Any], keys: Any, plain: bool, after: Callable
         start = (jnp.zeros((), jnp.float32), zeros, zeros)
         state = jax.lax.scan(lambda state, key: (_update(state, after(step(key))), None), start, keys)[0]
     else:
-        compiled = jax.jit(step)
+        compiled = _fitting(jax.jit(step).lower(keys[0]).compile())
         state = (0, *(jax.tree.map(lambda a: np.zeros(a.shape), shape) for _ in range(2)))
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("measuring", total=len(keys))
+        with progress() as bar:
+            task = bar.add_task("measuring", total=len(keys))
             for key in keys:
                 state = _update(state, after(compiled(key)))
-                progress.advance(task)
+                bar.advance(task)
     count = len(keys)
     return state[1], jax.tree.map(lambda s: (s / (count - 1) / count) ** 0.5, state[2])
+
+
+def _fitting(compiled: Any) -> Any:
+    size, most = memory.needed(compiled), memory.available()
+    if size > most:
+        raise InvalidInput(f"net: a few draws at once need {size:.3g} bytes, this machine has {most:.3g}; measure a smaller network, or "
+                           "fewer inputs")
+    return compiled

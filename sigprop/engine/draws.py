@@ -10,7 +10,7 @@ import jax.scipy.special as jsp
 from scipy import special
 
 from sigprop.arrays import concrete, namespace
-from sigprop.gaussian import truncated_moments
+from sigprop.gaussian import Function, truncated_moments
 
 
 class Draw(NamedTuple):
@@ -37,6 +37,13 @@ def _library(u: Any) -> Any:
 def probability(z: Any) -> Any:
     """Of a standard normal variable, kept off 0 and 1."""
     return _library(z).ndtr(z).clip(1e-12, 1 - 1e-7 if not concrete(z) else 1 - 1e-12)
+
+
+def of_normal(f: Function, draw: Draw) -> Function:
+    """``f`` of a draw, as a function of a standard normal variable."""
+    key = None if f.key is None else ("of a draw", draw.family, draw.mean, draw.variance, f.key)
+    quantile = draw.quantile
+    return f if quantile is None else Function(lambda z: f(quantile(probability(z))), key, f.opaque)
 
 
 def normal() -> Draw:

@@ -17,10 +17,11 @@ import numpy as np
 from sigprop.arrays import concrete, namespace, power, scaled
 from sigprop.engine import sampling
 from sigprop.engine.drawn import Drawn
+from sigprop.engine.draws import of_normal
 from sigprop.engine.elementwise import Atom, Variable, skewed, univariate
 from sigprop.engine.groups import connected
 from sigprop.engine.labels import AnyLabel, Named, add, aligned, dense, difference, is_nothing, multiply, total, union
-from sigprop.engine.nodes import Add, Const, Map, Mul
+from sigprop.engine.nodes import Add, Const, Leaf, Map, Mul, Take
 from sigprop.engine.tails import covariance_note, gram_charlier
 from sigprop.errors import Unsound
 from sigprop.gaussian import Function, homogeneous, moment1, moment2, rescale, rounding, triangular
@@ -29,6 +30,7 @@ from sigprop.types import METHODS, Estimate, Note
 if TYPE_CHECKING:
     from sigprop.engine.query import Query
 
+_SMOOTH = 1e-6  # relative error beyond which a function of a draw has jumps that quadrature has not found
 _NOTICEABLE = 1e-3  # relative error of a variance whose effect on the expectation is followed
 
 Sources = Mapping[Atom, Sequence[Variable]]
@@ -63,7 +65,8 @@ def _expectation(query: Query, group: Sequence[Atom], cov: Covariances) -> Named
     if all(a.linear for a in group) and not (other and len(group) > 2):
         return _isserlis(query, [a.variables[0] for a in group if a.variables], cov)
     if other:
-        return query.sampled([(a.node, a.labels) for a in group])
+        found = _of_draw(group)
+        return query.sampled([(a.node, a.labels) for a in group]) if found is None else found
     scope = _Scope(query, group, cov)
     single = all(len(a.variables or ()) == 1 for a in group)
     if single and len(scope.variables) == 1:
@@ -164,6 +167,25 @@ def _one(scope: _Scope) -> Named:
         change = _relative(found._replace(error=abs(moved - found.value)))
         scope.note = Note.of((scope.note, scope.given.scaled(max(0.0, change / given - 1))))
     return scope.named(found, scope.exponent([u] * power_of_u))
+
+
+def _of_draw(group: Sequence[Atom]) -> Named | None:
+    """Functions of one entry of a draw, over the normal variable whose quantiles it has; ``None`` for others, which are sampled.
+
+    Points of a sample that are spread evenly fall on the same side of a jump in nearly all of its replicates, which then do not show how
+    wrong they are.
+    """
+    (leaf, _), *more = dict.fromkeys(v for a in group for v in a.variables or ())
+    while isinstance(leaf, Take):
+        leaf = leaf.child[0]
+    if more or not isinstance(leaf, Leaf) or any(_constant_labels(a) for a in group if not a.linear):
+        return None
+    functions = [of_normal(univariate(a, ()), leaf.draw) for a in group]
+    if any(f.opaque for f in functions):
+        return None
+    found = moment1(functions, 0.0, np.ones(()))
+    error = _relative(found)
+    return Named((), found.value, 0, Note(error, METHODS.index(found.method))) if error < _SMOOTH else None
 
 
 def _two(scope: _Scope) -> Named:

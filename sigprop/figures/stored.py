@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,7 +68,7 @@ def redrawn(folder: Path, out: Path = Path("out/figures")) -> list[Path]:
     """Draw the stored numbers of the figure that ``folder`` is named after, as ``OUT/NAME.pdf`` and ``OUT/NAME.png``.
 
     Raises:
-        InvalidInput: for an unknown name, and where there are no numbers.
+        InvalidInput: for an unknown name, where there are no numbers, and where they are of a version with other fields in its config.
         MissingDependency: where matplotlib or tueplots is not installed.
     """
     module = named(folder.name)
@@ -76,6 +78,7 @@ def redrawn(folder: Path, out: Path = Path("out/figures")) -> list[Path]:
     from matplotlib import rc_context
 
     found = xr.load_dataset(folder / DATA, engine=results.ENGINE)
+    _check_fields(found, module, folder)
     out.mkdir(parents=True, exist_ok=True)
     places = [out / f"{folder.name}{end}" for end in (".pdf", ".png")]
     with rc_context(rules):
@@ -84,6 +87,13 @@ def redrawn(folder: Path, out: Path = Path("out/figures")) -> list[Path]:
             # no date, so that a redrawn figure is the same file
             figure.savefig(place, dpi=300, metadata={"CreationDate": None} if place.suffix == ".pdf" else None)
     return places
+
+
+def _check_fields(found: xr.Dataset, module: ModuleType, folder: Path) -> None:
+    made, known = set(json.loads(found.attrs.get("config", "{}"))), {f.name for f in fields(module.Config)}
+    if made != known:
+        raise InvalidInput(f"{folder.name}: {folder / DATA} is of another version of sigprop: its config has {sorted(made - known)} and "
+                           f"lacks {sorted(known - made)}; compute it anew with python {folder / 'run.py'}")
 
 
 __all__ = ["CLASSICS", "DATA", "NAMES", "named", "recomputed", "redrawn"]

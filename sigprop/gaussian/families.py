@@ -18,6 +18,7 @@ from sigprop.gaussian.functions import Function, piecewise, steps
 _CACHE: dict[Any, Any] = {}
 _ASYMPTOTIC = 96  # power of two of a variance beyond which a function is its asymptote
 _TOLERANCE = 3e-7  # float32 constants inside an activation are this wrong
+_LOCATED = 1e-7  # how far second differences may put a kink from where it is
 
 
 class Family(NamedTuple):
@@ -104,7 +105,8 @@ def _recognize(f: Callable[[Any], Any]) -> Shape:
         family = fit(x, y[: len(x)], y[len(x):])
         if family is not None and np.all(np.isfinite(family.parameters)):
             return Shape(family, (), _asymptote(f, -1), _asymptote(f, 1))
-    kinks = _kinks(f)
+    size = float(np.max(np.abs(y)))  # thresholds are those of functions of order one
+    kinks = _kinks(f if not 0 < size < 1 else lambda u: f(u) / size)
     found = ramps.fit(lambda points: probe(f, points), kinks, _TOLERANCE)
     return Shape(None if found is None else Family("ramp", found), kinks, _asymptote(f, -1), _asymptote(f, 1))
 
@@ -224,13 +226,28 @@ def _zoom(f: Callable[[Any], Any], x: float, h: float) -> float | None:
         first = np.abs(second[k]) if first is None else first
         x = float(grid[k])
     rounded = round(x, 4)
-    point = rounded if abs(rounded - x) < 1e-5 else x
-    left, right = probe(f, np.array([point - 1e-4, point - 2e-4])), probe(f, np.array([point + 1e-4, point + 2e-4]))
-    if left is None or right is None:
+    point = rounded if abs(rounded - x) < _LOCATED else x
+    around = probe(f, point + 1e-4 * np.array([-2, -1, 1, 2])), probe(f, point + 10 * _LOCATED * np.array([-1, 1]))
+    if around[0] is None or around[1] is None:
         return None
-    slope = abs((left[0] - left[1]) - (right[1] - right[0])) / 1e-4
-    jump = abs(left[0] - right[0])
-    return point if slope > 1e-3 or jump > 1e-3 else None
+    (far_left, left, right, far_right), near = around[0], abs(np.diff(around[1])[0])
+    change = abs(left - right)
+    if change > 1e-3 and near > 0.5 * change:
+        return _jump(f, point)
+    return point if abs((left - far_left) - (far_right - right)) / 1e-4 > 1e-3 or change > 1e-3 else None
+
+
+def _jump(f: Callable[[Any], Any], point: float) -> float:
+    """Where ``f`` changes most, to the last digit: an expectation is as wrong as the place of a jump, and nodes do not tell."""
+    low, high = point - 10 * _LOCATED, point + 10 * _LOCATED
+    for _ in range(8):
+        grid = np.linspace(low, high, 33)
+        values = probe(f, grid)
+        if values is None:
+            return point
+        k = int(np.argmax(np.abs(np.diff(values))))
+        low, high = float(grid[k]), float(grid[k + 1])
+    return point if low <= point <= high else (low + high) / 2
 
 
 __all__ = ["Family", "Shape", "probe", "homogeneous", "recognize", "rescale"]

@@ -18,6 +18,7 @@ from sigprop.gram.stored import Gram, open_gram
 from sigprop.gram.tiles import Devices, Programs, inputs, on_diagonal, programs
 from sigprop.init.checks import check_whole
 from sigprop.network import check_inputs, check_pair
+from sigprop.progress import progress as bars
 from sigprop.types import Kernel
 
 
@@ -148,6 +149,5 @@ def _meet(name: str) -> None:
 
 
 def _progress() -> Progress:
-    shown = jax.process_index() == 0
-    return Progress(TextColumn("{task.description} tiles"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                    transient=True, disable=not shown)
+    return bars(TextColumn("{task.description} tiles"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+                shown=None if jax.process_index() == 0 else False)

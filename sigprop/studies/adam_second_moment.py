@@ -1,7 +1,8 @@
 """Adam at its first steps: the initialization sets the scale of gradients, hence nu, the first update, and where epsilon takes over.
 
 AdamW's nu is Adam's, RMSProp's has no bias correction, Adafactor keeps means over rows and columns and moves by the size of the weights,
-Lion moves every entry that has a gradient by the learning rate.
+Lion moves every entry that has a gradient by the learning rate. Shampoo's factors, sums of G G^T and of G^T G over the steps (Gupta et al.
+2018, algorithm 1), have sums of E[g²] over rows and columns of a kernel on their diagonals.
 """
 
 from __future__ import annotations
@@ -87,20 +88,24 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``parameter``: E[g²] of the batch and of a minibatch, ``noise``, what it adds, nu_hat after the steps, the mean square of the
     first update and ``relative``, this over that of the weights (0 where they are zero), predicted and measured with optax;
     ``starved``, whether epsilon rules the steps, at 1e-8 and at the config's; by ``optimizer`` too ``held``, the second moment that it
-    holds after the steps (0 for Lion), and the mean square of its first ``step``."""
+    holds after the steps (0 for Lion), and the mean square of its first ``step``; diagonals of Shampoo's factors after the steps, ``left``
+    ``(pixel)`` of the first kernel and ``right`` ``(label)`` of the last one."""
     x, labels = _data(config)
     net = _network(config, config.assumed or config.init, x)
     asked = partial(adam_second_moment, net, cross_entropy, (x, labels), batch_size=config.minibatch)
     small, large = asked(steps=config.steps), asked(steps=config.steps, eps=config.epsilon)
     paths = list(small)
     dims = {**frame.layers("full", "minibatch", "noise", "nu_hat", "update", "relative", dim="parameter"),
-            "held": ("optimizer", "parameter"), "step": ("optimizer", "parameter")}
+            "held": ("optimizer", "parameter"), "step": ("optimizer", "parameter"), "left": ("pixel",), "right": ("label",)}
     found = frame.drawn({"draw": range(config.seed, config.seed + config.seeds)}, partial(_held, config), out, "adam_second_moment", dims)
     mean, error = found.mean("draw"), found.std("draw", ddof=1) / config.seeds**0.5
     predicted = {"full": [small[p].mean_square for p in paths], "minibatch": [small[p].second_moment for p in paths],
                  "noise": [small[p].noise for p in paths], "relative": [_finite(small[p].relative_update) ** 2 for p in paths],
                  "nu_hat": [small[p].nu_hat for p in paths], "update": [small[p].update**2 for p in paths]}
     columns = {name: ("parameter", np.array(values)) for name, values in predicted.items()} | _others(config, asked, small)
+    first, last = _ends(paths)
+    columns |= {"left": ("pixel", config.steps * small[first].entries.sum(1)),
+                "right": ("label", config.steps * small[last].entries.sum(0))}
     return xr.Dataset(
         columns | {f"{n}_measured": mean[n] for n in columns} | {f"{n}_stderr": error[n] for n in columns}
         | {"starved": (("epsilon", "parameter"), np.array([[one[p].starved for p in paths] for one in (small, large)], float))},
@@ -121,6 +126,12 @@ def _others(config: Config, asked: Any, adam: Mapping[str, LeafMoment]) -> dict[
 
 def _finite(number: float) -> float:
     return number if np.isfinite(number) else 0.0
+
+
+def _ends(paths: Sequence[str]) -> tuple[str, str]:
+    """The first kernel and the last one."""
+    kernels = [path for path in paths if path.endswith("kernel")]
+    return kernels[0], kernels[-1]
 
 
 def _network(config: Config, init: str, x: np.ndarray) -> Network:
@@ -150,7 +161,9 @@ def _held(config: Config, draw: Any) -> dict[str, Any]:
     corrected = optax.tree.bias_correction(state[0].nu, 0.999, state[0].count)
     full, minibatch, moved, weights = (_squares(tree) for tree in (gradients(np.arange(config.examples)), drawn[0], first, own))
     runs = [_run(getattr(optax, name)(_RATE, **_RULES[name]), drawn, own) for name in config.others]
-    return {"full": full, "minibatch": minibatch, "noise": minibatch - full, "update": moved,
+    (left, _), (_, right) = (_shampoo([gradient[path] for gradient in drawn]) for path in _ends(net.trained_paths))
+    return {"left": jnp.diagonal(left), "right": jnp.diagonal(right),
+            "full": full, "minibatch": minibatch, "noise": minibatch - full, "update": moved,
             "relative": moved / jnp.where(weights > 0, weights, jnp.inf), "nu_hat": jnp.stack([jnp.mean(v) for v in corrected.values()]),
             "step": jnp.stack([_squares(step) for step, _ in runs]), "held": jnp.stack([_second(state[0], own) for _, state in runs])}
 
@@ -161,6 +174,11 @@ def _run(rule: Any, gradients: Sequence[Any], params: Any) -> tuple[Any, Any]:
     for gradient in gradients[1:]:
         _, state = rule.update(gradient, state, params)
     return first, state
+
+
+def _shampoo(gradients: Sequence[Any]) -> tuple[Any, Any]:
+    """Factors of a kernel ``[rows, columns]``, without the multiple of the unit matrix that they start from."""
+    return sum(g @ g.T for g in gradients), sum(g.T @ g for g in gradients)
 
 
 def _second(state: Any, params: Mapping[str, Any]) -> Any:
@@ -193,6 +211,10 @@ def claims(found: xr.Dataset) -> list[Claim]:
             if (one[n] > 0).any():
                 lines.append(agrees(f"{name}, {other}: measured over predicted {title}", one[n], one[f"{n}_measured"], one[f"{n}_stderr"],
                                     _MARGINS.get(n, 0.2)))
+    for side, title in (("left", "left factor of the first kernel"), ("right", "right factor of the last one")):
+        one = found.sel({found[side].dims[0]: (found[side] > 0).values})  # some pixels are the same in all images
+        lines.append(agrees(f"{name}, shampoo: measured over predicted diagonal of the {title}", one[side], one[f"{side}_measured"],
+                            one[f"{side}_stderr"], 0.3))
     return [*lines, above("least E[g²] of a minibatch over that of the batch", 1, float((found.minibatch / found.full).min()), 0),
             frame.same("parameters whose steps epsilon = 1e-8 rules", 0, float(found.starved[0].sum()), 0),
             frame.same(f"share of them that epsilon = {float(found.epsilon[1]):g} rules", 1, float(found.starved[1].mean()), 0)]

@@ -253,7 +253,9 @@ def claims(found: xr.Dataset) -> list[Claim]:
         one = found.sel(length=length).isel(variance=0)
         lines.append(same(f"{length} logits of variance {float(one.variance):g}: entropy over ln n - s²/2", 1,
                           one.independent / (log(length) - float(one.variance) / 2), 0.01))
-        lines.append(same(f"{length} logits: variance of freezing over 2 ln n", 1, one.freezing / (2 * log(length)), 1e-6))
+        reach = float(one.variance) * log(length) / (log(length) - one.independent)  # of what would be left of 1/n
+        lines.append(same(f"{length} logits: variance of freezing over that at which the line through the first entropies reaches 0", 1,
+                          one.freezing / reach, 2 / length))
     return lines
 
 

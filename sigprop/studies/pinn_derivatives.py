@@ -37,6 +37,7 @@ from sigprop.studies.training import descended, expected_errors, fitted
 _ACTS: dict[str, Callable[..., Any]] = {"tanh": jnp.tanh, "sin": jnp.sin, "gelu": partial(nnx.gelu, approximate=False), "relu": nnx.relu}
 _EQUATIONS = ("heat", "Burgers", "Helmholtz")
 _PAIRS = {"u_x²": (0, 0), "u_tt²": (1, 1), "u_xx²": (2, 2), "u_tt u_xx": (1, 2), "u²": (3, 3)}  # of the outputs of ``_derivatives``
+_AXES = {"moment": ("pair",), "residual": ("speed",), "other": ("equation",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Config(frame.Config):
         depths: numbers of hidden layers.
         width: of these.
         gain: of the weights.
+        gains: others, for the first activation and the deepest networks: He's, of variance 2/n, is the root of 2, Glorot's about 1.
         bias_variance: of all biases, above 0: without biases second derivatives of odd activations vanish at the origin.
         speeds: c of the wave equation.
         third: what E[u_tt u_xx] over E[u_tt²] is claimed to be for one hidden layer at the origin.
@@ -62,6 +64,7 @@ class Config(frame.Config):
     depths: tuple[int, ...] = (1, 2)
     width: int = 128
     gain: float = 1.5
+    gains: tuple[float, ...] = (1.0,)
     bias_variance: float = 0.25
     speeds: tuple[float, ...] = (0.5, 1.0, 2.0)
     third: float = 1 / 3
@@ -81,8 +84,8 @@ class Config(frame.Config):
         check_number("bias_variance", self.bias_variance, above=0.0)
 
 
-PRESETS = {"quick": Config(), "paper": Config(activations=("tanh", "sin", "gelu", "siren"), depths=(1, 2), units=512,
-                                               steps=(0, 1, 2, 4, 8, 16, 32, 64))}
+PRESETS = {"quick": Config(), "paper": Config(activations=("tanh", "sin", "gelu", "siren"), gains=(0.7, 1.0, 1.414),
+                                               units=512, steps=(0, 1, 2, 4, 8, 16, 32, 64))}
 
 
 def _points() -> np.ndarray:
@@ -153,30 +156,44 @@ def _with_error(base: Network, function: Callable[..., Any], points: np.ndarray)
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     """By ``activation`` and ``depth``: second moments of derivatives ``(pair)``, of wave residuals ``(speed)`` and of those of other
     equations ``(equation)``, predicted and measured; the share of the residual's loss at step 0 beside that of u² at the same points;
-    ``third``, E[u_tt u_xx] / E[u_tt²] at the origin. By ``step`` the loss of the wave equation under gradient descent, ``loss``, predicted
-    and measured, and that of Burgers' under Adam, ``burgers``, predicted at step 0; by ``mode`` the eigenvalues of the tangent kernel of
-    the wave equation's residual, ``eigenvalue``, and the means of finite kernels along their eigenvectors."""
-    def point(activation: str, depth: int) -> dict[str, Any]:
-        base, points = _base(config, activation, depth), _points()
-        moments = _predicted(base, _derivatives(base), points)
-        at_zero = _predicted(base, _derivatives(base), np.zeros((1, 2), np.float32))
-        terms = {"data": (_at(_solution(base)), points, None), "residual": (_at(_residual(base, 1.0)), points, None)}
-        measured, residuals = _measured(config, base, points), [_with_error(base, _residual(base, c), points) for c in config.speeds]
-        found = {"moment": np.array([moments[pair] for pair in _PAIRS.values()]),
-                 "residual": np.array([value for value, _ in residuals]), "residual_error": np.array([error for _, error in residuals]),
-                 "other": np.array([_predicted(base, _equation(base, name, config), points) for name in _EQUATIONS]),
-                 "third": at_zero[1, 2] / at_zero[1, 1], "share": float(pinn.loss_balance(base, terms)["share"].sel(term="residual"))}
-        ends = np.cumsum([len(_PAIRS), len(config.speeds)])
-        return found | {f"{name}{suffix}": part for suffix, column in zip(("_measured", "_stderr"), measured, strict=True)
-                        for name, part in zip(axes, np.split(column, ends), strict=True)}
-
-    axes = {"moment": ("pair",), "residual": ("speed",), "other": ("equation",)}
-    dims = {f"{name}{suffix}": axis for name, axis in axes.items() for suffix in ("", "_measured", "_stderr")}
+    E[u_tt u_xx] / E[u_tt²] at the origin, ``third``, on the mean of a circle, ``around``, and at a point of it, ``away``. By ``gain`` the
+    wave residuals of the first activation, ``grown``. By ``step`` the loss of the wave equation under gradient descent, ``loss``,
+    predicted and measured, and that of Burgers' under Adam, ``burgers``, predicted at step 0; by ``mode`` the eigenvalues of the tangent
+    kernel of the wave equation's residual, ``eigenvalue``, and the means of finite kernels along their eigenvectors."""
+    dims: dict[str, Any] = {f"{name}{suffix}": axis for name, axis in _AXES.items() for suffix in ("", "_measured", "_stderr")}
     dims["residual_error"] = ("speed",)
-    found = frame.over({"activation": config.activations, "depth": config.depths}, point, out, "pinn_derivatives", dims)
+    found = frame.over({"activation": config.activations, "depth": config.depths}, partial(_point, config), out, "pinn_derivatives", dims)
+    grown = frame.over({"gain": config.gains}, partial(_grown, config), out, "pinn_derivatives_gains",
+                       {f"grown{suffix}": ("speed",) for suffix in ("", "_measured", "_stderr")})
+    found = found.merge(grown)
     names = {"pair": list(_PAIRS), "speed": list(config.speeds), "equation": list(_EQUATIONS), "step": list(config.steps)}
     return found.assign(_training(config, out) | _spectrum(config, out)).assign_coords(names).assign_attrs(
         third=config.third, width=config.width, relu=_refusal(config))
+
+
+def _point(config: Config, activation: str, depth: int) -> dict[str, Any]:
+    """Of one network: what :func:`compute` has by activation and depth."""
+    base, points, angles = _base(config, activation, depth), _points(), 2 * np.pi * np.arange(32) / 32
+    moments = _predicted(base, _derivatives(base), points)
+    circle = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    at = {"third": np.zeros((1, 2), np.float32), "around": circle, "away": circle[:1]}
+    ratios = {name: _predicted(base, _derivatives(base), where) for name, where in at.items()}
+    terms = {"data": (_at(_solution(base)), points, None), "residual": (_at(_residual(base, 1.0)), points, None)}
+    measured, residuals = _measured(config, base, points), [_with_error(base, _residual(base, c), points) for c in config.speeds]
+    found = {"moment": np.array([moments[pair] for pair in _PAIRS.values()]),
+             "residual": np.array([value for value, _ in residuals]), "residual_error": np.array([error for _, error in residuals]),
+             "other": np.array([_predicted(base, _equation(base, name, config), points) for name in _EQUATIONS]),
+             "share": float(pinn.loss_balance(base, terms)["share"].sel(term="residual"))}
+    ends = np.cumsum([len(_PAIRS), len(config.speeds)])
+    return found | {name: m[1, 2] / m[1, 1] for name, m in ratios.items()} | {
+        f"{name}{suffix}": part for suffix, column in zip(("_measured", "_stderr"), measured, strict=True)
+        for name, part in zip(_AXES, np.split(column, ends), strict=True)}
+
+
+def _grown(config: Config, gain: float) -> dict[str, Any]:
+    """Wave residuals of the first activation and the deepest networks under another gain."""
+    one = _point(replace(config, gain=gain), config.activations[0], config.depths[-1])
+    return {f"grown{suffix}": one[f"residual{suffix}"] for suffix in ("", "_measured", "_stderr")}
 
 
 def _measured(config: Config, base: Network, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -308,6 +325,14 @@ def claims(found: xr.Dataset) -> list[Claim]:
             if depth == 1:
                 third = 5 / 9 if act == "siren" else found.attrs["third"]
                 lines.append(same(f"{name}: E[u_tt u_xx] / E[u_tt²] at the origin", third, float(one.third), 1e-5))
+                if act != "siren":  # whose first weights are not isotropic
+                    lines += [same(f"{name}: the same on a circle around it, mean of all directions", third, float(one.around), 1e-4),
+                              above(f"{name}: distance from that at one point of the circle", 0.02, abs(float(one.away - one.around)), 0)]
+    deep, first = int(found.depth[-1]), str(found.activation.values[0])
+    for gain in found.gain.values:
+        one = found.sel(gain=gain)
+        lines.append(agrees(f"{first}, {deep} hidden layers, gain {gain:g}: measured over predicted E[residual²]", one.grown,
+                            one.grown_measured, one.grown_stderr, 0.1 + 8.0 * (deep - 1) / found.attrs["width"]))
     if "siren" in found.activation.values:
         first = found.moment.sel(activation="siren", pair="u_x²")
         lines.append(same("siren: E[u_x²] of the deepest network over that of the shallowest", 1, first[-1] / first[0], 1e-3))

@@ -18,10 +18,11 @@ import numpy as np
 import xarray as xr
 
 from sigprop import empirical, inputs, nn, sparse
+from sigprop import init as initializers
 from sigprop import predict as predicted
 from sigprop.init.checks import check_choice, check_number, check_whole
 from sigprop.init.initializer import Scaled
-from sigprop.network import Law, Network, network
+from sigprop.network import Network, network
 from sigprop.sparse.masks import changed
 from sigprop.studies import drawing, frame
 from sigprop.studies.frame import Claim, above, agrees, averaged, same
@@ -75,10 +76,10 @@ _SEEN = 1400  # images that are trained on; the others count for accuracies
 
 
 def compute(config: Config, out: Path | None = None) -> xr.Dataset:
-    """By ``kind`` of mask, ``kept`` and ``layer``: E[z²], ``predicted`` and ``uncertain``, ``measured`` and ``corrected``;
-    ``own``, the fraction of the variance that the largest weights leave, of those drawn here (truncated normal ones);
-    ``blocks``, E[z²] ``(layer)`` where two of every four weights are kept; ``accuracy`` on digits not seen ``(ticket, trained, round)``,
-    and ``left``, the fraction of weights in that round."""
+    """By ``kind`` of mask, ``kept`` and ``layer``: E[z²], ``predicted`` and ``uncertain``, ``measured`` and ``corrected``; ``own``, the
+    fraction of the variance that the largest weights leave, of those drawn here (truncated normal ones); ``followed``, E[z²]
+    ``(fraction, step)`` of two layers that keep their largest weights, normal ones; ``blocks``, E[z²] ``(layer)`` where two of every four
+    weights are kept; ``accuracy`` on digits not seen ``(ticket, trained, round)``, and ``left``, the fraction of weights in that round."""
     def point(kind: str, kept: float) -> dict[str, Any]:
         right = _pruned(config, kind, kept, corrected=config.correction == "share")
         corrected = _layers(predicted.propagate(right, *right.example, backward=False))
@@ -87,11 +88,17 @@ def compute(config: Config, out: Path | None = None) -> xr.Dataset:
     found = frame.over({"kind": list(_KINDS), "kept": config.kept}, point, out, "sparse_lottery",
                        frame.layers("predicted", "uncertain", "corrected", "measured", "stderr"))
     dense = _dense(config)
-    halved = {f"blocks{'' if n == 'predicted' else f'_{n}'}": ("layer", v) for n, v in _compared(config, _halved(config)).items()}
+    halved: dict[str, Any] = {f"blocks{_ending(n)}": ("layer", v) for n, v in _compared(config, _halved(config)).items()}
     tickets = frame.over({"ticket": range(config.seed, config.seed + config.tickets)}, partial(_ticket, config), out,
                          "sparse_lottery_tickets", {"accuracy": ("trained", "round"), "left": ("round",)})
+    followed = [_compared(config, _beyond(config, kept)) for kept in _KNOWN]
+    halved |= {f"followed{_ending(n)}": (("fraction", "step"), [one[n] for one in followed]) for n in followed[0]}
     shares = {"own": ("kept", [_own_share(dense, kept) for kept in config.kept])}
-    return found.merge(tickets).assign_coords(trained=list(_TRAINED)).assign(halved | shares)
+    return found.merge(tickets).assign_coords(trained=list(_TRAINED), fraction=list(_KNOWN)).assign(halved | shares)
+
+
+def _ending(name: str) -> str:
+    return "" if name == "predicted" else f"_{name}"
 
 
 def _compared(config: Config, net: Network) -> dict[str, np.ndarray]:
@@ -100,6 +107,12 @@ def _compared(config: Config, net: Network) -> dict[str, np.ndarray]:
     other = _layers(empirical.measure(net, *net.example, seeds=config.seeds, key=config.key, backward=False))
     return {"predicted": one.second_moment.values, "uncertain": one.error.values, "measured": other.second_moment.values,
             "stderr": other.second_moment_stderr.values}
+
+
+def _beyond(config: Config, kept: float) -> Network:
+    """Two layers that keep their largest weights, normal ones."""
+    init = initializers.he(distribution="normal")
+    return sparse.thresholded(network(partial(_perceptron, [config.width] * 3, init), unit_inputs((1, config.width), 0)), kept)
 
 
 def _halved(config: Config) -> Network:
@@ -178,12 +191,15 @@ def _layers(found: xr.Dataset) -> xr.Dataset:
 def claims(found: xr.Dataset) -> list[Claim]:
     """E[z²] falls as p^L, or as the share of the largest weights to the L; drawn larger it is kept."""
     steps = found.sizes["layer"] - 1
-    lines = [same(f"largest {p:.0%} of normal weights: share of the variance", known, sparse.share(Law(0.0, 1.0), p).variance, 6e-5)
-             for p, known in _KNOWN.items()]
+    lines: list[Claim] = []
+    for p, known in _KNOWN.items():
+        one, name = found.sel(fraction=p), f"largest {p:.0%} of normal weights"
+        lines += [same(f"{name}: factor of E[z²] in the second layer", known, one.followed[1] / one.followed[0], 6e-5),
+                  agrees(f"{name}: measured over predicted E[z²]", one.followed, one.followed_measured, one.followed_stderr, 0.25)]
     for p in found.kept.values:
         for kind, factor in (("random", float(p)), ("magnitude", float(found.own.sel(kept=p)))):
             one = found.sel(kind=kind, kept=p)
-            error = 0.02 if kind == "random" else 1e-4 + 4 * float((one.uncertain / one.predicted)[0])
+            error = 0.02 if kind == "random" else 2e-6
             # random masks are drawn: a fraction of each unit's weights is left, p of them on average
             lines.append(same(f"{kind}, {p:.0%} kept: factor of E[z²] per layer, in units of what is known", 1,
                               (one.predicted[-1] / one.predicted[0]) ** (1 / steps) / factor, error))

@@ -145,6 +145,8 @@ def claims(found: xr.Dataset) -> list[Claim]:
             if min(taps):
                 lines.append(same(f"{name}: largest over smallest E[z²] of a pixel, by the taps that reach it",
                                   (max(taps) / min(taps)) ** 2, one.forward_high / one.forward_low, 1e-5))
+            # k² weights of variance 2 s² / (C_in k²) for each of C_out = C_in channels
+            lines.append(same(f"{name}: mean E[g²] of an input, by the outputs that it feeds", 2 * float(s) ** 2, one.backward_mean, 1e-4))
             lines.append(same(f"{name}: largest over smallest E[g²] of an input", 1, one.backward_high / one.backward_low, 1e-5))
             lines.append(same(f"{name}: E[z²] under an init that counts the kernel's shape, in units of the right one", 1 / float(s) ** 2,
                               one.by_shape, 1e-5))
