@@ -43,7 +43,7 @@ figures: setup  # for print, from the numbers in paper_figures
 paper: setup  # these numbers, computed anew: hours; taken up again where it was stopped
 	for name in $(or $(NAMES),$(notdir $(wildcard paper_figures/*))); do $(BIN)/python paper_figures/$$name/run.py || exit 1; done
 
-docs: setup  # notebooks, executed, as pages in out/docs; NAMES="edge_of_chaos ..." for some of them
+docs: setup  # the site in out/docs: README, docs, API, notebooks, executed; NAMES="edge_of_chaos ..." or NAMES=--text for some of them
 	$(BIN)/python scripts/docs.py $(NAMES)
 
 table: setup

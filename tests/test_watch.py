@@ -67,7 +67,7 @@ def test_nnx_optimizer_is_watched_and_the_first_step_is_as_predicted(watch):
     ratio = np.array([log.ratio.values**2 for log in first])
     stderr = ratio.std(0, ddof=1) / DRAWS**0.5
     assert (abs(ratio.mean(0) - 1) < 5 * stderr + 10 / WIDTH).all()  # ten outputs: of order outputs / width
-    assert float(first[0].rms_update.sel(parameter="head/bias")) == pytest.approx(1e-2, rel=1e-5)  # units that no image excites do not move
+    assert float(first[0].rms_update.sel(parameter="head/bias")) == pytest.approx(1e-2, rel=1e-4)  # epsilon is 1e-8, gradients 1e-3
     np.testing.assert_allclose(first[0].predicted_update, 1e-2, rtol=1e-4)
     assert (stderr < 0.1).all()
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from sigprop.empirical import measure
 from sigprop.errors import InvalidInput
-from sigprop.network import Network
+from sigprop.network import Network, check_network
 from sigprop.predict import propagate
 from sigprop.report.chain import log_variances
 from sigprop.report.checks import CHECKS, disagreement
@@ -44,6 +44,7 @@ def report(net: Network, *x: Any, y: Any = None, loss: Any = None, seeds: int = 
         InvalidInput: for unusable inputs or options.
         MissingRule, Unsound: where the model cannot be predicted, naming the line.
     """
+    check_network(net)
     wanted = chosen(details)
     if loss is not None and not callable(loss):
         raise InvalidInput(f"loss: {type(loss).__name__} given; it is a function loss(output, y) with a scalar result")
