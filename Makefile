@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.sigprop-stamp
 
-.PHONY: setup report test test-all lint bench table studies figures paper docs dist
+.PHONY: setup report test test-all lint bench table studies figures paper docs dist lowest
 
 NAMES ?=
 
@@ -57,3 +57,6 @@ dist: setup  # a wheel, tried in an environment that has nothing but it and what
 	$(PYTHON) -m venv out/clean
 	out/clean/bin/pip install --quiet -c constraints.txt dist/sigprop-*.whl
 	cd out && clean/bin/sigprop doctor
+
+lowest:  # the lowest versions that pyproject.toml allows, on Python 3.11
+	.ci/lowest $(or $(PYTHON_LOWEST),python3.11) out/lowest
