@@ -28,7 +28,7 @@ def host(array: Any) -> Any:
     if not concrete(array) or is_key(array):
         return array
     array = np.asarray(array)
-    return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    return array.astype(np.float64, copy=False) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def is_key(array: Any) -> bool:

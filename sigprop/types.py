@@ -17,33 +17,48 @@ class Note(NamedTuple):
     """How a number was obtained.
 
     Attributes:
-        error: its relative error.
+        error: its relative error, of which errors of steps along the way are added up.
         how: position in ``METHODS`` of the roughest step behind it.
         spread: relative variance of sums over draws, such as the norm of a weight over few inputs, that were taken as constants.
+        bias: what of ``error`` stays if all sampling is repeated with other points: that of approximations, added up in the same way.
     """
 
     error: Any = 0.0
     how: int = 0
     spread: float = 0.0
+    bias: Any = 0.0
 
     @staticmethod
     def of(notes: Iterable[Note]) -> Note:
         """Of a product: relative errors add."""
-        error, how, spread = 0.0, 0, 0.0
+        error, how, spread, bias = 0.0, 0, 0.0, 0.0
         for note in notes:
-            error, how, spread = error + note.error, max(how, note.how), spread + note.spread
-        return Note(error, how, spread)
+            error, how, spread, bias = error + note.error, max(how, note.how), spread + note.spread, bias + note.bias
+        return Note(error, how, spread, bias)
 
     @staticmethod
     def largest(notes: Iterable[Note]) -> Note:
         """Of a sum of terms of like size."""
         error: Any = 0.0
+        bias: Any = 0.0
         how, spread = 0, 0.0
         for note in notes:
-            plain = isinstance(error, float) and isinstance(note.error, float)
-            error, how = max(error, note.error) if plain else jnp.maximum(error, note.error), max(how, note.how)
-            spread = max(spread, note.spread)
-        return Note(error, how, spread)
+            error, bias = _larger(error, note.error), _larger(bias, note.bias)
+            how, spread = max(how, note.how), max(spread, note.spread)
+        return Note(error, how, spread, bias)
+
+    @staticmethod
+    def systematic(error: Any, how: int = 0) -> Note:
+        """That of an approximation, the same however often it is made."""
+        return Note(error, how, 0.0, error)
+
+    def scaled(self, factor: Any) -> Note:
+        """Of what changes by so many times as much, relatively."""
+        return self._replace(error=self.error * factor, bias=self.bias * factor)
+
+
+def _larger(one: Any, two: Any) -> Any:
+    return max(one, two) if isinstance(one, float) and isinstance(two, float) else jnp.maximum(one, two)
 
 
 EXACT = Note()

@@ -24,7 +24,7 @@ def test_scales_for_each_channel_against_measurement(made, scheme):
     """Of every row and weight, 16 draws of 16 channels beside 64 predicted ones, in standard errors; false alarm 1e-3 for all together.
     Seen are discrepancies of 3 dB at the median, of 4 dB where a share is clipped; scales for each channel gain up to 15 dB."""
     net, x = made()
-    found = P.analyze(net, x, dtypes=["int8", "int4"], scheme=scheme, saturation=0.01, backward=False)
+    found = P.analyze(net, x, dtypes=["int8", "int4", "float8_e4m3fn"], scheme=scheme, saturation=0.01, backward=False)
     measured = P.measure(net, x, analysis=found, seeds=16, backward=False)
     gaps, errors = [], []
     for prefix in ("", "weight_"):

@@ -98,7 +98,7 @@ class _Scope:
             pairs[u, u], self.exponents[u] = self._unit(query, u, pairs[u, u])
         self.cov = {(u, v): self._array(n, self.exponents[u], self.exponents[v]) for (u, v), n in pairs.items()}
         self.means = {u: 0.0 if n is None else self._array(n, self.exponents[u], 0) for u, n in means.items()}
-        self.given = self.note.error
+        self.given = self.note
         self.note = Note.of([self.note, Note.largest(map(self._not_gaussian, self.variables))])
 
     def _not_gaussian(self, variable: Variable) -> Note:
@@ -140,7 +140,7 @@ class _Scope:
                           "standard deviations: the function grows too fast for the variance that it meets; bound it, or scale or "
                           "normalize its input")
         kept = [i for i, label in enumerate(self.layout) if array.shape[i] == label.size and label.size > 1]
-        note = Note.of((self.note, Note(_relative(estimate), METHODS.index(estimate.method))))
+        note = Note.of((self.note, Note.systematic(_relative(estimate), METHODS.index(estimate.method))))
         return Named(tuple(self.layout[i] for i in kept), array.reshape([array.shape[i] for i in kept]), exponent, note)
 
 
@@ -158,10 +158,11 @@ def _one(scope: _Scope) -> Named:
     (u,) = scope.variables
     functions, power_of_u = scope.functions(u)
     found = moment1(functions, scope.means[u], scope.cov[u, u])
-    if concrete(found.value) and isinstance(scope.given, float) and scope.given > _NOTICEABLE and np.all(np.isfinite(found.value)):
-        moved = moment1(functions, scope.means[u], scope.cov[u, u] * (1 + scope.given)).value
+    given = scope.given.error
+    if concrete(found.value) and isinstance(given, float) and given > _NOTICEABLE and np.all(np.isfinite(found.value)):
+        moved = moment1(functions, scope.means[u], scope.cov[u, u] * (1 + given)).value
         change = _relative(found._replace(error=abs(moved - found.value)))
-        scope.note = Note.of((scope.note, Note(max(0.0, change - scope.given))))
+        scope.note = Note.of((scope.note, scope.given.scaled(max(0.0, change / given - 1))))
     return scope.named(found, scope.exponent([u] * power_of_u))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,21 +13,27 @@ from sigprop.engine.build import Pool
 from sigprop.engine.query import Query
 from sigprop.engine.values import Field, Known, Unknown, Value, known
 from sigprop.errors import MissingRule, SigpropError, Unsound
-from sigprop.tracing import Graph, Op, apply_op, on_host
+from sigprop.tracing import SMOOTH, Graph, Op, apply_op, on_host
 from sigprop.types import Note
+
+_STEP = 1e-4  # relative, of a number whose function is looked at
 
 Rule = Callable[..., Sequence[Value]]
 
 
 @dataclass
 class Context:
-    """One interpretation: the pool of nodes, its query and the table of rules (pass a larger table to extend it)."""
+    """One interpretation: the pool of nodes, its query and the table of rules (pass a larger table to extend it).
+
+    All that is sampled has other points for another ``scrambling``.
+    """
 
     rules: Mapping[str, Rule]
     pool: Pool = field(default_factory=Pool)
+    scrambling: int = 0
 
     def __post_init__(self) -> None:
-        self.query = Query(self.pool)
+        self.query = Query(self.pool, self.scrambling)
 
 
 def interpret(context: Context, graph: Graph, inputs: Sequence[Value], lenient: bool = False,
@@ -99,7 +106,17 @@ def _constant(op: Op, args: Sequence[Known]) -> list[Value]:
     arrays = [arg.array for arg in args]
     if not all(map(concrete, arrays)):
         return [Known(a, note) for a in apply_op(op, arrays)]
-    return [known(a, note) for a in on_host(op, arrays)]
+    found = on_host(op, arrays)
+    return [known(a, _through(op, arrays[0], a, note) if op.name in SMOOTH else note) for a in found]
+
+
+def _through(op: Op, array: Any, value: Any, note: Note) -> Note:
+    """The note of a function of a number from that of the number: to first order, its relative change by that of the number."""
+    top = float(np.max(np.abs(value), initial=0.0))
+    if not isinstance(note.error, float) or note.error == 0 or not 0 < top < np.inf:
+        return note
+    (moved,) = on_host(op, [array * (1 + _STEP)])
+    return note.scaled(float(np.max(np.abs(moved - value), initial=0.0)) / (_STEP * top))
 
 
 __all__ = ["Context", "Field", "Known", "Rule", "Unknown", "Value", "interpret"]

@@ -242,11 +242,13 @@ def _note_of_sum(notes: Sequence[Note], arrays: Sequence[Any], total: Any) -> No
     rough = Note.largest(notes)
     if not all(isinstance(note.error, float) for note in notes) or not all(map(concrete, arrays)) or rough.error == 0:
         return rough
-    errors: Any = 0.0
-    for note, array in zip(notes, arrays, strict=True):
-        errors = errors + note.error * np.abs(array)
     top = float(np.max(np.abs(total), initial=0.0))
-    return Note(float(np.max(errors, initial=0.0)) / top if top > 0 else rough.error, rough.how)
+    if top == 0:
+        return rough
+    sizes = list(map(np.abs, arrays))
+    error, bias = (float(np.max(sum(e * size for e, size in zip(errors, sizes, strict=True)), initial=0.0)) / top
+                   for errors in ([n.error for n in notes], [n.bias for n in notes]))
+    return rough._replace(error=error, bias=bias)
 
 
 def _largest(exponents: Sequence[Any]) -> Any:

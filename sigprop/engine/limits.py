@@ -221,7 +221,7 @@ def _law_of_large_numbers(pool: Pool, child: Occurrence, summed: tuple[Dim, ...]
     if spread > _SHARED:
         return _sum(pool, child, summed, dims, ("shared",), shared=True)  # stays random, kept to be asked for its moments
     drawn = 0.0 if note.spread else fluctuation(pool.query, child, len(dims))  # what was normalized before does not fluctuate again
-    note = Note.of((note, Note(spread), Note(left)))._replace(spread=drawn)
+    note = Note.of((note, Note.systematic(spread), Note.systematic(left)))._replace(spread=drawn)
     return pool._lift((pool.const(array, [dims[i] for i in used], note), tuple(used)), dims)
 
 
@@ -300,7 +300,7 @@ def _given_shared(pool: Pool, child: Occurrence, summed: tuple[Dim, ...], dims: 
     rest = contract([add([same, other._replace(array=-other.array)])], wide)
     used = tuple(sorted(la.number for la in rest.labels if isinstance(la, Label)))
     array = aligned(rest._replace(array=rest.plain()), [Label(j, dims[j].kind, dims[j].size) for j in used])
-    constant = pool.const(array, [dims[j] for j in used], Note.of((rest.note, Note(left))))
+    constant = pool.const(array, [dims[j] for j in used], Note.of((rest.note, Note.systematic(left))))
     means = [whole(pool.sum(f, summed, dims)) for f in fields]
     product = pool.mul([(pool.const(np.asarray(1.0 / prod(d.size for d in summed)), ()), ()), *means], dims)
     return pool.add([(constant, used), whole(product)], dims)

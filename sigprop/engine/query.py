@@ -63,13 +63,14 @@ from sigprop.engine.nodes import (
     whole,
 )
 from sigprop.engine.reuse import reused
-from sigprop.engine.sampling import expectation
+from sigprop.engine.sampling import replicates
 from sigprop.errors import Unsound
 from sigprop.types import Note
 
 Factor = tuple[Node, tuple[AnyLabel, ...]]
 Products = list[list[Named | Drawn]]
 _PAIRS = 1 << 14  # of terms of sums beyond which these are drawn as they are
+_FEW = 1 << 18  # entries of a sampled expectation that is formed although only sums of it are asked for
 _TERMS = 4  # of a moment that is left as a sum of products
 _DEPTH = 30  # nested questions before the stack is unwound
 
@@ -85,8 +86,9 @@ class _Deep(Exception):
 class Query:
     """Second (and other) moments over one pool of nodes, memoised by pattern of labels."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, scrambling: int = 0) -> None:
         self.pool = pool
+        self.scrambling = scrambling
         self.memo: dict[Any, Any] = {}
         self.depth = 0
         self.leaf: Leaf | None = None
@@ -150,13 +152,14 @@ class Query:
         return [[_named(found, back) for found in product] for product in memo["open", key]]
 
     def sampled(self, factors: Sequence[Factor], beside: Sequence[Named] = (), summed: Sequence[AnyLabel] = ()) -> Named:
-        """Expectation by sampling, times what is ``beside`` it and summed; remembered where there is nothing of that."""
-        if beside or summed:
-            return expectation(self, factors, beside, summed)
+        """Expectation by sampling, times what is ``beside`` it and summed: drawn once for all sums, where it has few entries."""
+        if beside and prod(la.size for la in union(labels for _, labels in factors)) > _FEW:
+            return replicates(self, factors, beside, summed).average()
         key, back, plain, memo = self._asked(factors)
         if ("sampled", key) not in memo:
-            memo["sampled", key] = expectation(self, plain)
-        return _named(memo["sampled", key], back)
+            memo["sampled", key] = replicates(self, plain)
+        found = memo["sampled", key]
+        return found._replace(rows=tuple(_named(row, back) for row in found.rows)).average(beside, summed)
 
     def _asked(self, factors: Sequence[Factor]) -> tuple[Any, dict, list[Factor], dict[Any, Any]]:
         """A question in its canonical form, the way back, and where its answer is remembered."""

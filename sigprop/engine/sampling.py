@@ -45,6 +45,7 @@ Variable = tuple[Node, tuple[AnyLabel | None, ...]]
 _BUDGET = 1 << 25  # numbers drawn for one expectation
 _MIXED = 1 << 23  # where whole images or sequences are drawn
 REPLICATES = 8
+_FEWER = 4  # times fewer points where it is repeated with other scramblings
 _LARGEST_BLOCK = 2048
 _SINGLE = 1 << 13  # numbers drawn for one point beyond which all entries share the fields of whole images
 _ENTRIES = 1 << 25  # entries of all covariance matrices together
@@ -52,8 +53,28 @@ _REMEMBERED = 1 << 29  # bytes of what was drawn from the last joint laws
 _FREE = 1_000_000  # numbers of labels that only this file uses
 
 
-def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] = (), summed: Sequence[AnyLabel] = ()) -> Named:
-    """E of the product of ``factors`` by scrambled Sobol' points; the error is the standard error over independent scramblings.
+class Replicates(NamedTuple):
+    """An expectation by each of several independent scramblings of the points, and the note of the laws that were sampled."""
+
+    rows: tuple[Named, ...]
+    note: Note
+
+    def average(self, beside: Sequence[Named] = (), summed: Sequence[AnyLabel] = ()) -> Named:
+        """Their mean, times the known arrays ``beside`` it and summed over ``summed``; the error is the standard error over scramblings."""
+        found = [dense(contract([row, *beside], summed)) for row in self.rows] if beside or summed else self.rows
+        labels = found[0].labels
+        xp = namespace(*(f.array for f in found))
+        rows = xp.stack([aligned(f, labels) for f in found])
+        mean = xp.mean(rows, 0)
+        error = xp.max(xp.std(rows, 0, ddof=1)) / np.sqrt(REPLICATES)
+        scale = xp.max(xp.abs(mean))
+        relative = error / xp.where(scale > 0, scale, 1.0)
+        own = Note(float(relative) if xp is np else relative, METHODS.index("sampled"))
+        return Named(labels, mean, found[0].exponent, Note.of((self.note, *(b.note for b in beside), own)))
+
+
+def replicates(query: Any, factors: Sequence[Factor], beside: Sequence[Named] = (), summed: Sequence[AnyLabel] = ()) -> Replicates:
+    """E of the product of ``factors`` by scrambled Sobol' points.
 
     The product with the known arrays ``beside`` is summed over ``summed`` point by point, so that the expectation of all entries is
     never formed.
@@ -65,15 +86,7 @@ def expectation(query: Any, factors: Sequence[Factor], beside: Sequence[Named] =
         evaluated = [sampler.at(n, labels, count, replicate) for n, labels in factors]
         product = dense(contract([*evaluated, *beside], [sampler.point(count), *summed]))
         found.append(product._replace(array=product.array / count))
-    labels = found[0].labels
-    xp = namespace(*(f.array for f in found))
-    rows = xp.stack([aligned(f, labels) for f in found])
-    mean = xp.mean(rows, 0)
-    error = xp.max(xp.std(rows, 0, ddof=1)) / np.sqrt(REPLICATES)
-    scale = xp.max(xp.abs(mean))
-    relative = error / xp.where(scale > 0, scale, 1.0)
-    own = Note(float(relative) if xp is np else relative, METHODS.index("sampled"))
-    return Named(labels, mean, found[0].exponent, Note.of((sampler.note, *(b.note for b in beside), own)))
+    return Replicates(tuple(found), sampler.note)
 
 
 class Group(NamedTuple):
@@ -274,10 +287,11 @@ class Sampler:
 
     def budgeted(self) -> int:
         """Points of one of the ``REPLICATES`` of an expectation."""
-        return self.samples((_MIXED if self.whole else _BUDGET) // REPLICATES)
+        budget = (_MIXED if self.whole else _BUDGET) // REPLICATES
+        return self.samples(budget // _FEWER if self.query.scrambling else budget)
 
     def points(self, count: int, replicate: int) -> np.ndarray:
-        return normal_points(count, self.size, replicate)
+        return normal_points(count, self.size, replicate + REPLICATES * self.query.scrambling)
 
     def drawn(self, count: int, replicate: int) -> dict[Any, Named]:
         """Values of each variable at the points of a replicate."""

@@ -27,7 +27,7 @@ def gram_charlier(excess: float, functions: Sequence[Function], mean: Any, var: 
     xp = namespace(scale, fourth)
     known = (scale != 0) & xp.isfinite(scale)  # a moment that does not exist is refused where it is asked for
     worst = xp.max(xp.where(known, abs(fourth), 0.0) / xp.where(known, abs(scale), 1.0)) / 24
-    return Note(excess * (max(float(worst), several / 12) if xp is np else xp.maximum(worst, several / 12)))
+    return Note.systematic(excess * (max(float(worst), several / 12) if xp is np else xp.maximum(worst, several / 12)))
 
 
 def normalised_excess(node: Node) -> float:
@@ -65,4 +65,4 @@ def covariance_note(cov: Named, *variances: Named | None) -> Note:
         return cov.note
     top, one, two = (float(np.max(np.abs(n.plain()), initial=0.0)) for n in found if n is not None)
     share = top / (one * two) ** 0.5 if one * two > 0 else 1.0
-    return cov.note._replace(error=cov.note.error * min(share, 1.0))
+    return cov.note.scaled(min(share, 1.0))

@@ -210,8 +210,8 @@ def constant_occurrence(pool: Pool, value: Known, sizes: Sequence[Sequence[int]]
         if array.shape[k] == 1:
             continue
         if concrete(array):
-            first = np.take(array, [0], axis=k)
-            if np.array_equal(np.broadcast_to(first, array.shape), array):
+            first = array[(slice(None),) * k + (slice(1),)]  # a view, as zeros of the size of a table of words are
+            if array.strides[k] == 0 or np.array_equal(np.broadcast_to(first, array.shape), array):
                 array = first
                 continue
         keep.append(k)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -194,10 +195,11 @@ def square_root(cov: Any) -> Any:
     return vectors * xp.sqrt(xp.maximum(values, 0.0))[..., None, :]
 
 
+@lru_cache(maxsize=8)  # the replicates of one expectation, up to 32 MB each
 def normal_points(samples: int, p: int, replicate: int) -> np.ndarray:
     """``[samples, p]`` standard normal points: scrambled Sobol' (Owen 1998), a power of two of them; replicates are independent.
 
-    Beyond 1024 dimensions they are plain random numbers.
+    Beyond 1024 dimensions they are plain random numbers. The array is kept for who asks again, and read-only.
     """
     from scipy.stats import qmc  # slow to import
 
@@ -205,6 +207,8 @@ def normal_points(samples: int, p: int, replicate: int) -> np.ndarray:
         return np.zeros((samples, 0))
     rng = np.random.default_rng(replicate)
     if p > _SOBOL:
-        return rng.standard_normal((samples, p))
-    points = qmc.Sobol(p, rng=rng).random(samples)
-    return ndtri(np.clip(points, 1e-12, 1 - 1e-12))
+        points = rng.standard_normal((samples, p))
+    else:
+        points = ndtri(np.clip(qmc.Sobol(p, rng=rng).random(samples), 1e-12, 1 - 1e-12))
+    points.flags.writeable = False
+    return points

@@ -173,7 +173,7 @@ def _quantized(prefix: str, dim: str, laws: Laws, sizes: Mapping[str, int], chan
                 data[column][i, j] = getattr(made, column)
             one_sided[i, j] = not made.format.signed
             sqnr[i, j, 0] = made.sqnr
-            if values is not None and made.format.digits is None:
+            if values is not None and made.format.scaled:
                 sqnr[i, j, 1], stderr[i, j] = channel_sqnr(thinned(values), made.format, wanted.scheme, wanted.saturation)
             elif not made.format.scaled:
                 sqnr[i, j, 1] = made.sqnr

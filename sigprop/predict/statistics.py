@@ -18,6 +18,7 @@ from sigprop.engine.sampling import REPLICATES
 from sigprop.engine.values import labelled
 from sigprop.errors import Unsound
 from sigprop.gaussian import normal_mixture
+from sigprop.types import Note
 
 _ENTRIES = 1 << 20  # numbers drawn for the quantiles of one node
 _SHIFT = 1000  # between the labels of one example and of the other
@@ -32,7 +33,7 @@ class Statistics(NamedTuple):
     gram: Any
     exponent: Any
     quantile: Any
-    error: Any
+    note: Note
     gaussian: bool
     method: str
     site_axes: tuple[int, ...]
@@ -88,7 +89,7 @@ def statistics(context: Context, value: Value, batch: int) -> Statistics:
         sites, centre = (xp.broadcast_to(a.mean(axis=0, keepdims=True), (batch, *a.shape[1:])) for a in (sites, centre))
     alone = context.query.moment([(node, where.own)] * 2).note  # without what pairs of different examples add to the error
     method = method_of(cross.note, node.tails)
-    return Statistics(average, sites, centre, gram, exponent, quantiles(context, value, where), alone.error,
+    return Statistics(average, sites, centre, gram, exponent, quantiles(context, value, where), alone,
                       node.gaussian, method, tuple(where.sites))
 
 
@@ -115,7 +116,7 @@ def _deterministic(value: Known, batch: int) -> Statistics:
     gram = flat @ flat.T / flat.shape[1]
     second = xp.mean(flat**2, axis=1)
     quantile = xp.quantile(flat, np.asarray(PROBABILITIES))
-    return Statistics(array.mean(), second, xp.mean(flat, axis=1), gram, 0, quantile, value.note.error, False, "deterministic", ())
+    return Statistics(array.mean(), second, xp.mean(flat, axis=1), gram, 0, quantile, value.note, False, "deterministic", ())
 
 
 def quantiles(context: Context, value: Field, where: Layout) -> Any:

@@ -14,6 +14,7 @@ from sigprop.arrays import host, is_key
 from sigprop.tracing.evaluate import apply_op
 from sigprop.tracing.graph import Op
 
+SMOOTH = frozenset({"sqrt", "rsqrt", "cbrt", "square", "integer_pow", "exp", "exp2", "log", "log1p", "expm1", "tanh", "logistic"})
 _TYPED = {"while", "cond", "scan"}  # their bodies fix the dtypes of what they carry
 
 
