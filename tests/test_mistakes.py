@@ -92,7 +92,7 @@ MISTAKES = {  # what was done: (the call, the argument, what was given, what is 
     "panel": (lambda: sp.report(NET, X, details=["adams"]), "details", "'adams'", "histograms, attention, adam"),
     # kernels
     "parameterization": (lambda: sp.infinite_kernel(NET, "NTK"), "parameterization", "'NTK'", "standard, ntk"),
-    "rate of no parameter": (lambda: sp.infinite_kernel(NET, learning_rates={"kernel": 1.0}), "learning_rates", "'kernel'", "layers_0/bias"),
+    "rate of no parameter": (lambda: sp.infinite_kernel(NET, learning_rates={"bias": 1.0}), "learning_rates", "'bias'", "layers_0/bias"),
     "inputs before parameters": (lambda: sp.empirical_kernel(NET)(X, PARAMS), "params", "ndarray", "parameters come first, as net.init("),
     "no parameters": (lambda: sp.empirical_kernel(NET)(X), "params", "ndarray", "as net.init(jax.random.key(0))"),
     "kernel that is not square": (lambda: sp.spectra.spectrum(np.zeros((3, 4))), "kernel", "(3, 4)", "give [n, n]"),
@@ -107,7 +107,7 @@ MISTAKES = {  # what was done: (the call, the argument, what was given, what is 
     "minibatch larger than the batch": (lambda: moments(batch_size=64), "batch_size", "64", "1 to 4"),
     "labels of other examples": (lambda: moments(batch=(X, TARGETS[:3])), "targets[0]", "(3,)", "4 examples"),
     "loss by example": (lambda: moments(loss=lambda y, t: (y[:, 0] - t) ** 2), "loss", "shape=(4,)", "average or sum over examples"),
-    "loss without targets": (lambda: moments(loss=lambda y: jnp.mean(y)), "loss", "targets of shapes [(4,)]", "takes 1 positional argument"),
+    "loss without targets": (lambda: moments(loss=lambda y: jnp.mean(y)), "loss", "targets of shapes [(4,)]", "takes 1 positional"),
     "advice on a network": (lambda: sp.adam_advice(NET), "moments", "Network", "sp.adam_second_moment returns"),
     "network for a builder": (lambda: sp.coordinate_check(NET, [64, 128], loss, (X, TARGETS)), "build", "Network", "width -> (network"),
     "attention of a perceptron": (lambda: sp.attention_entropy(NET, X), "model", "no softmax over tokens", "give a model with attention"),
