@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.sigprop-stamp
 
-.PHONY: setup report test test-all lint bench table studies figures paper docs dist
+.PHONY: setup report test test-all lint bench table studies figures paper docs dist lowest
 
 NAMES ?=
 
@@ -43,7 +43,7 @@ figures: setup  # for print, from the numbers in paper_figures
 paper: setup  # these numbers, computed anew: hours; taken up again where it was stopped
 	for name in $(or $(NAMES),$(notdir $(wildcard paper_figures/*))); do $(BIN)/python paper_figures/$$name/run.py || exit 1; done
 
-docs: setup  # notebooks, executed, as pages in out/docs; NAMES="edge_of_chaos ..." for some of them
+docs: setup  # the site in out/docs: README, docs, API, notebooks, executed; NAMES="edge_of_chaos ..." or NAMES=--text for some of them
 	$(BIN)/python scripts/docs.py $(NAMES)
 
 table: setup
@@ -57,3 +57,6 @@ dist: setup  # a wheel, tried in an environment that has nothing but it and what
 	$(PYTHON) -m venv out/clean
 	out/clean/bin/pip install --quiet -c constraints.txt dist/sigprop-*.whl
 	cd out && clean/bin/sigprop doctor
+
+lowest:  # the lowest versions that pyproject.toml allows, on Python 3.11
+	.ci/lowest $(or $(PYTHON_LOWEST),python3.11) out/lowest

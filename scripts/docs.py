@@ -1,7 +1,8 @@
-"""Pages in ``out/docs``: every notebook, executed, and an index.
+"""The site in ``out/docs``: README and docs, the API, every notebook, executed, and an index.
 
-    python scripts/docs.py                       all of them
-    python scripts/docs.py edge_of_chaos         one; the index lists what is there
+    python scripts/docs.py                       all of it
+    python scripts/docs.py edge_of_chaos         of the notebooks one; the index lists what is there
+    python scripts/docs.py --text                no notebooks
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jupytext
 import nbformat
+import site_pages as site
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbconvert import HTMLExporter
@@ -27,8 +29,6 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 TUTORIALS = ("tutorial_trace", "tutorial_kernels", "tutorial_batch")
 SECTIONS = {"Tutorials": TUTORIALS, "Studies": results.NAMES}  # headings of the index, and names of pages
 SETUP = "%matplotlib inline\n%config InlineBackend.figure_formats = ['svg']"
-STYLE = """body { font: 16px/1.5 Georgia, serif; max-width: 44em; margin: 3em auto; padding: 0 1em; color: #222 }
-h1, h2 { font-weight: normal } a { color: #0072b2; text-decoration: none } li { margin: .6em 0 } p { margin: .1em 0; color: #555 }"""
 
 
 class Page(NamedTuple):
@@ -80,11 +80,11 @@ def rendered(name: str, out: Path, timeout: int) -> None:
 
 def index(sections: dict[str, list[Page]], out: Path) -> None:
     """``OUT/index.html``, with a list for each section that has pages."""
-    parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>sigprop</title>", f"<style>{STYLE}</style><h1>sigprop</h1>"]
+    parts = ["<h1>sigprop</h1>"]
     for heading, pages in sections.items():
         entries = (f"<li><a href='{page.name}.html'>{escape(page.title)}</a><p>{escape(page.summary)}</p>" for page in pages)
         parts += [f"<h2>{escape(heading)}</h2><ul>", *entries, "</ul>"] if pages else []
-    (out / "index.html").write_text("\n".join(parts))
+    (out / "index.html").write_text(site.document("sigprop", "\n".join(parts)), encoding="utf-8")
 
 
 def failures(names: list[str], out: Path, timeout: int) -> Iterator[str]:
@@ -108,15 +108,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all by default")
     parser.add_argument("--out", type=Path, default=Path("out/docs"))
+    parser.add_argument("--text", action="store_true", help="README, docs and API alone")
     parser.add_argument("--timeout", type=int, default=1200, help="seconds that a cell may take")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in known]
     if unknown:
         parser.error(f"there is no notebook {unknown[0]!r}; notebooks are {', '.join(known)}")
     given.out.mkdir(parents=True, exist_ok=True)
-    failed = list(failures(given.names or known, given.out, given.timeout))
-    index({heading: [described(name) for name in names if (given.out / f"{name}.html").exists()] for heading, names in SECTIONS.items()},
-          given.out)
+    text = [Page(*page) for page in site.text_pages(given.out)]
+    site.api(given.out)
+    failed = list(failures([] if given.text else given.names or known, given.out, given.timeout))
+    notebooks = {heading: [described(name) for name in names if (given.out / f"{name}.html").exists()]
+                 for heading, names in SECTIONS.items()}
+    reference = Page("api/sigprop", "API", "Every function and class, from the docstrings.")
+    index({"Documentation": [*text, reference], **notebooks}, given.out)
     print(*failed, f"{given.out / 'index.html'}", sep="\n")
     return int(bool(failed))
 

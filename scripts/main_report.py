@@ -62,11 +62,12 @@ class Residual(nn.Module):
 
 
 def models():
+    """Names, models, inputs, and the panels of their pages: those that take seconds."""
     digits = load("digits", 4, (64,), 64)
     for name, init in INITS.items():
-        yield f"autoencoder_{name}", autoencoder(init), digits
-    yield "photo", PhotoNet, load("photo", 2, (16, 16, 3), 64)
-    yield "residual", Residual(), load("tokens", 2, (8,), 64)
+        yield f"autoencoder_{name}", autoencoder(init), digits, ("histograms", "precision") if name == "normal" else False
+    yield "photo", PhotoNet, load("photo", 2, (16, 16, 3), 64), ("histograms", "precision", "spectrum")
+    yield "residual", Residual(), load("tokens", 2, (8,), 64), True
 
 
 def main():
@@ -76,10 +77,10 @@ def main():
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("reports", total=len(jobs))
-        for name, model, x in jobs:
+        for name, model, x, details in jobs:
             progress.update(task, description=f"{name}: predicting and measuring")
             begin = time.perf_counter()
-            found = sp.report(sp.network(model, x), x, seeds=64, name=name.replace("_", " "))
+            found = sp.report(sp.network(model, x), x, seeds=64, name=name.replace("_", " "), details=details)
             found.to_html(OUT / f"{name}.html")
             found.plot().savefig(OUT / f"{name}.png", dpi=150)
             console.rule(f"{name} ({time.perf_counter() - begin:.0f} s)")

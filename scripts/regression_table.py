@@ -71,7 +71,7 @@ def row(name: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--readme", action="store_true", help="write the table into the page of docs that has it")
     parser.add_argument("--only", nargs="+", default=list(DATA), choices=list(DATA))
     options = parser.parse_args()
     head = ["data", "examples", "features", "classes", "NTK, %", "NNGP, %", "RBF SVM, %"]

@@ -133,7 +133,7 @@ def main():
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draw", action="store_true", help="draw and tabulate stored runs only")
-    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--readme", action="store_true", help="write the table into the page of docs that has it")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "remedy")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,7 @@ def blocks(depth: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--readme", action="store_true", help="write the table into the page of docs that has it")
     found = [(row, float(row.ours())) for row in rows()]
     cells = [(row.what, row.source, f"{row.expected:.6g}", f"{ours:.7g}", f"{ours - row.expected:.0e}") for row, ours in found]
     text = table([("theory reproduced", "source", "expected", "ours", "difference"), *cells])

@@ -200,7 +200,7 @@ def main():
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 256, 1024])
     parser.add_argument("--draws", type=float, default=4e8, help="random parameters drawn per cell; sets the number of seeds")
     parser.add_argument("--repredict", action="store_true", help="predict again, keep what was measured")
-    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--readme", action="store_true", help="write the table into the page of docs that has it")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "zoo")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

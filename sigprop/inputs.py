@@ -107,7 +107,7 @@ def _file(name: str, examples: int, shape: Sequence[int] | None) -> np.ndarray:
     try:
         array = np.load(Path(name), allow_pickle=False)
     except FileNotFoundError as error:
-        raise InvalidInput(f"--input: no file {name}") from error
+        raise InvalidInput(f"--input: no file {name}; give a path from {Path.cwd()}, or one of {', '.join(NAMES)}") from error
     except (OSError, ValueError, EOFError) as error:
         raise InvalidInput(f"--input: {name} is not a readable .npy array: {error}") from error
     if not isinstance(array, np.ndarray) or not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):

@@ -1,4 +1,5 @@
-"""The snippets of README and CONTRIBUTING, executed. What they leave to the reader (a network, inputs, a loss) is defined here."""
+"""The snippets of the README, the pages of docs and CONTRIBUTING, executed. What they leave to the reader (a network, inputs, a loss) is
+defined here."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -145,8 +146,8 @@ GIVEN = {  # first words of a snippet: what it needs
     "params = net.init(jax.random.key(0))\nmasks": pruning, "found = sp.precision": precision, "from functools": photos,
     "from sigprop import studies": dict, "def fn": batches, "nt =": digits,
 }
-SLOW = ("import flax", "terms =", "k = sp", "sp.meanfield", "params = net.init(jax.random.key(0))\nmasks", "from sigprop import studies",
-        "def fn")
+SLOW = ("import flax", "fixed =", "found = sp.precision", "terms =", "k = sp", "sp.meanfield",
+        "params = net.init(jax.random.key(0))\nmasks", "from sigprop import studies", "def fn")
 
 
 def first_words(snippet):
@@ -159,11 +160,46 @@ def named(snippet):
     return pytest.param(snippet, id=re.sub(r"\W+", " ", snippet[:40]).strip(), marks=marks)
 
 
-@pytest.mark.parametrize("snippet", [named(s) for s in snippets("README.md")])
+class Highest(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(8)(jax.lax.cummax(nn.Dense(64)(x), axis=1))
+
+
+class Small(nnx.Module):
+    """With the layers, and so the parameters, of the README's model."""
+
+    def __init__(self, rngs):
+        self.layers_0, self.layers_2, self.layers_4 = (nnx.Linear(n, m, rngs=rngs) for n, m in ((32, 256), (256, 256), (256, 10)))
+
+    def __call__(self, x):
+        return self.layers_4(nnx.relu(self.layers_2(nnx.relu(self.layers_0(x)))))
+
+
+def test_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sequences = RNG.standard_normal((2, 5, 16)).astype(np.float32)
+    names = {"np": np, "jnp": jnp, "nnx": nnx, "optax": optax, "client": batches()["client"], "sequences": sequences,
+             "highest": sp.network(Highest(), sequences), "batches": [(RNG.standard_normal((2, 32)).astype(np.float32), np.arange(2))] * 3}
+    for snippet in snippets("README.md"):
+        if "nnx.Optimizer" in snippet:
+            names["model"] = Small(nnx.Rngs(0))
+        exec(compile(snippet, "README.md", "exec"), names)
+    assert names["watch"].log(names["optimizer"]).sizes["step"] == 3 and (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("snippet", [named(s) for page in ("guide", "speed") for s in snippets(f"docs/{page}.md")])
 def test_snippet_runs(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"np": np, "jax": jax, "jnp": jnp, "nn": nn, "sp": sp, **GIVEN[first_words(snippet)]()}
-    exec(compile(snippet, "README.md", "exec"), names)
+    exec(compile(snippet, "docs", "exec"), names)
+
+
+def test_pages_are_found_and_links_lead_somewhere():
+    root = Path(__file__).parents[1]
+    for page in [root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)):
+            assert link.startswith("https:") or (page.parent / link).exists(), (page.name, link)
 
 
 def test_rule_of_the_contributor_agrees_with_measurement():

@@ -87,7 +87,7 @@ def timed(runs, note):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--skip", nargs="*", default=(), help="first words of implementations to leave out")
-    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--readme", action="store_true", help="write the table into the page of docs that has it")
     options = parser.parse_args()
     console, rows = Console(), [["model, implementation", "s", "over ours", "first call, s", "largest relative difference"]]
     for title, (model, shape, count) in MODELS.items():

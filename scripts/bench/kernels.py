@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cases with one of these in their names")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--readme", action="store_true", help="write the table into the page of docs that has it")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*FanIn.*independent")
     console, rows = Console(width=150), []

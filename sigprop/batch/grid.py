@@ -112,7 +112,7 @@ def _accepted(parameters: Mapping[str, Any], fn: Callable[..., Any]) -> None:
                 raise InvalidInput(f"grid: {name!r} is no parameter of fn, which has {', '.join(names) or 'none'}{hint(name, names)}")
     missing = [p.name for p in known if p.name in names and p.default is Parameter.empty and p.name not in parameters]
     if missing:
-        raise InvalidInput(f"grid: fn needs {', '.join(missing)} too")
+        raise InvalidInput(f"grid: fn needs {', '.join(missing)} too; add a list of values for each, or give them defaults in fn")
 
 
 def _axis(name: str, given: Any, static: bool) -> Axis:
@@ -121,7 +121,7 @@ def _axis(name: str, given: Any, static: bool) -> Axis:
     names = list(given) if isinstance(given, Mapping) else None
     values = tuple(given.values() if isinstance(given, Mapping) else given)
     if not values:
-        raise InvalidInput(f"grid: {name} has no values")
+        raise InvalidInput(f"grid: {name} has no values; give one or more")
     numbers = all(isinstance(v, Real | np.bool_) or (np.ndim(v) == 0 and hasattr(v, "dtype")) for v in values)
     labels = np.asarray(values) if numbers and names is None else _labels(name, values, names)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():

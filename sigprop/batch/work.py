@@ -118,6 +118,8 @@ def _numbers(found: Any) -> dict[str, np.ndarray]:
     """Leaves by their path, as floating-point numbers: those have a value for what failed."""
     arrays = {jax.tree_util.keystr(path, simple=True, separator=".") or "value": np.asarray(leaf)
               for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
+    if not arrays:
+        raise Refused(f"fn: it returns {type(found).__name__} without a number; return a dictionary of arrays, {{'loss': ...}}")
     for name, array in arrays.items():
         if not (np.issubdtype(array.dtype, np.number) or array.dtype.kind in "bV"):
             raise Refused(f"fn: {name!r} is {array.dtype}, not numbers")

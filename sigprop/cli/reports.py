@@ -20,6 +20,8 @@ def report_command(
     seeds: Annotated[int, Parameter(help="draws of the parameters to measure on")] = 64,
     backward: Annotated[bool, Parameter(help="predict and measure gradients too")] = True,
     html: Annotated[Path | None, Parameter(help="write the report as one page")] = None,
+    details: Annotated[bool | None, Parameter(help="add histograms, attention, Adam, number formats and spectra to the page; those of "
+                                                   "--html are on by default")] = None,
     png: Annotated[Path | None, Parameter(help="write the figure")] = None,
     json: Json = None,
     rows: Annotated[int | None, Parameter(help="fold unremarkable rows of longer tables")] = None,
@@ -32,7 +34,8 @@ def report_command(
     arrays = model.arrays()
     with errors.status("predicting and measuring"):
         net = model.network(target, arrays)
-        made = report(net, *arrays, seeds=seeds, backward=backward, name=target.rpartition(":")[2])
+        made = report(net, *arrays, seeds=seeds, backward=backward, name=target.rpartition(":")[2],
+                      details=html is not None if details is None else details)
     show(made.table(rows), made.content(), json)
     if html:
         made.to_html(html)

@@ -45,7 +45,7 @@ def _module(place: str) -> Any:
             return importlib.import_module(place)
         path = Path(place)
         if not path.is_file():
-            raise InvalidInput(f"TARGET: no file {place}")
+            raise InvalidInput(f"TARGET: no file {place}; give a path from {Path.cwd()}, or package.module:factory")
         sys.path.insert(0, str(path.resolve().parent))
         spec = importlib.util.spec_from_file_location(f"sigprop_target_{path.stem}", path)
         assert spec is not None and spec.loader is not None

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from sigprop.arrays import concrete
 from sigprop.empirical.cost import METHODS
 from sigprop.empirical.engine import Setting, kernels
-from sigprop.empirical.leaves import as_tree, check_params, tangent_variances, trainable
+from sigprop.empirical.leaves import as_tree, check_order, check_params, tangent_variances, trainable
 from sigprop.errors import InvalidInput
 from sigprop.network import Network, check_inputs, check_pair
 from sigprop.network.checks import check_choice
@@ -55,7 +55,9 @@ def empirical_kernel(net: Network, *, outputs: str = "trace", memory: float = ME
     setting = Setting(net.apply, active, outputs, float(memory), method)
     compiled = jax.jit(partial(kernels, setting))
 
-    def kernel(params: Any, x1: Any, x2: Any = None) -> Kernel:
+    def kernel(params: Any, x1: Any = None, x2: Any = None) -> Kernel:
+        if x1 is None or jax.tree.structure(params) != jax.tree.structure(net.abstract_params):
+            check_order(params, x1, net)
         one, two = _inputs(x1, x2)
         for x in (one,) if two is None else (one, two):
             net.graph(*x)  # refuses what no kernel can be made of

@@ -12,7 +12,7 @@ import numpy as np
 
 from sigprop.arrays import concrete
 from sigprop.errors import InvalidInput
-from sigprop.network import Network
+from sigprop.network import Network, check_network
 from sigprop.network.checks import check_choice
 from sigprop.network.paths import parameter_paths
 
@@ -66,6 +66,17 @@ def check_params(params: Any) -> None:
             raise InvalidInput(f"params[{name!r}]: has NaN or infinite entries")
 
 
+def check_order(params: Any, x: Any, net: Network) -> None:
+    """Refuse inputs in the place of parameters.
+
+    Raises:
+        InvalidInput: saying what goes where.
+    """
+    if x is None or jax.tree.structure(x) == jax.tree.structure(net.abstract_params):
+        raise InvalidInput(f"params: {type(params).__name__} given; parameters come first, as net.init(jax.random.key(0)) makes them, and "
+                           "inputs after them")
+
+
 _finite = jax.jit(partial(jax.tree.map, lambda leaf: jnp.isfinite(leaf).all()))
 
 
@@ -83,6 +94,7 @@ def tangent_variances(net: Network, parameterization: str, learning_rates: Any) 
         InvalidInput: for an unknown parameterization, or rates that do not fit the parameters.
     """
     check_choice("parameterization", parameterization, PARAMETERIZATIONS)
+    check_network(net)
     base = [float(yes) for yes in trainable(net.abstract_params)]
     if parameterization == "ntk":
         laws = jax.tree.leaves(net.laws.tree, is_leaf=lambda node: node is None or hasattr(node, "variance"))

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigprop.arrays import concrete
+from sigprop.empirical.leaves import check_order
 from sigprop.empirical.sites import Site
 from sigprop.empirical.weights import parts, weights
 from sigprop.errors import InvalidInput
-from sigprop.network import Network, check_inputs, parameter_paths
+from sigprop.network import Network, check_inputs, check_network, parameter_paths
 from sigprop.tracing import Graph, apply_op
 
 
@@ -42,6 +43,8 @@ def lsuv(net: Network, params: Any, *x: Any, target: float = 1.0) -> Any:
         InvalidInput: for unusable inputs, parameters that are not the network's, a target that is not above 0, or a weight whose output
             does not vary, such as a zero-initialized head, which no factor can mend.
     """
+    for given in x:
+        check_order(params, given, check_network(net))
     check_inputs(x)
     if not np.isfinite(target) or target <= 0:
         raise InvalidInput(f"target: {target!r} given; it must be above 0")

@@ -13,7 +13,7 @@ from sigprop.arrays import concrete, host, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.empirical.stream import grouped_keys, streamed
 from sigprop.errors import SigpropError
-from sigprop.network import Network, check_inputs
+from sigprop.network import Network, check_inputs, check_network
 from sigprop.network.backward import backward as backward_pass
 from sigprop.network.backward import backward_graph
 from sigprop.tracing import evaluate
@@ -122,6 +122,7 @@ def measure(net: Network, *x: Any, seeds: int = 64, key: Any = None, backward: b
     Raises:
         InvalidInput: for unusable inputs, or fewer than eight seeds.
     """
+    check_network(net)
     check_inputs(x)
     keys = grouped_keys(seeds, key)
     plain = all(map(concrete, jax.tree.leaves((keys, x))))

@@ -23,8 +23,12 @@ def grouped_keys(seeds: int, key: Any = None) -> Any:
     """Keys ``[groups, GROUP]`` of so many draws, of ``jax.random.key(0)`` where none is given.
 
     Raises:
-        InvalidInput: for fewer than two groups.
+        InvalidInput: for fewer than two groups, and what is no number or no key.
     """
+    if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer):
+        raise InvalidInput(f"seeds: {seeds!r} given; it must be a whole number of {2 * GROUP} or more")
+    if key is not None and not hasattr(key, "dtype"):
+        raise InvalidInput(f"key: {key!r} given; it is a random key of JAX: jax.random.key(0)")
     if seeds < 2 * GROUP:
         raise InvalidInput(f"seeds: {seeds} given; standard errors need at least {2 * GROUP}")
     groups = seeds // GROUP

@@ -78,7 +78,7 @@ def opened(path: Path, about: Mapping[str, Any] | None = None, writable: bool = 
         InvalidInput: where there is none, or it holds something else than ``about`` says.
     """
     if not path.exists():
-        raise InvalidInput(f"out: there is no stored kernel {path}")
+        raise InvalidInput(f"out: there is no stored kernel {path}; sp.gram(kernel_fn, x, out=...) makes one")
     try:
         group = library().open_group(path, mode="r+" if writable else "r", use_consolidated=False)
         found = group.attrs[ATTRIBUTE]

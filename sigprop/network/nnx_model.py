@@ -33,8 +33,18 @@ def factory_network(factory: Callable[..., Any], x: tuple[Any, ...], method: str
     except InvalidInput:
         raise
     except Exception as error:
-        raise InvalidInput(f"model: the factory {name} raised when called with rngs: {type(error).__name__}: {error}") from error
+        raise InvalidInput(f"model: the factory {name} raised when called with rngs: {type(error).__name__}: {error}"
+                           f"{_advice(factory)}") from error
     return Network(lambda key: build(key)[1], _apply(graphdef, method, options), name, example=x, trained=_trained(state))
+
+
+def _advice(factory: Callable[..., Any]) -> str:
+    """For a function of two arguments or more, which is no factory."""
+    try:
+        needed = [p for p in inspect.signature(factory).parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    except (TypeError, ValueError):
+        return ""
+    return "; a function apply(params, x) takes init=, key -> params, or params=" if len(needed) > 1 and needed[0].name != "rngs" else ""
 
 
 def instance_network(module: nnx.Module, x: tuple[Any, ...], method: str, options: dict[str, Any]) -> Network:

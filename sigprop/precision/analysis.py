@@ -84,6 +84,8 @@ def analyze(net: Network, *x: Any, dtypes: Sequence[Any] = DTYPES, scheme: str =
         MissingRule, Unsound: where the model cannot be predicted, naming the line.
     """
     check_choice("scheme", scheme, SCHEMES)
+    if isinstance(dtypes, str):
+        raise InvalidInput(f"dtypes: {dtypes!r} is one name; give a list, [{dtypes!r}]")
     if not (np.isfinite(cotangent_rms) and cotangent_rms > 0 and 0 < tolerance < 1 and 0 < saturation < 1):
         raise InvalidInput(f"cotangent_rms, tolerance, saturation: {cotangent_rms!r}, {tolerance!r}, {saturation!r} given; the first must "
                            "be positive and finite, the others between 0 and 1")

@@ -88,7 +88,8 @@ def attention_entropy(net: Network, *x: Any, seeds: int = 0, key: Any = None) ->
     found = interpretation(net, *x)
     layers = _layers(net, found, x)
     if not layers:
-        raise InvalidInput(f"model: {net.name} has no softmax over tokens, whose rows have entropies")
+        raise InvalidInput(f"model: {net.name} has no softmax over tokens, whose rows have entropies; give a model with attention "
+                           "(probabilities of classes are none)")
     masks = [_open_keys(found, layer) for layer in layers]
     tables = [_predicted(found.values[layer.softmax.logits], found.context.query, layer, mask)
               for layer, mask in zip(layers, masks, strict=True)]

@@ -56,6 +56,8 @@ def coordinate_check(build: Build, widths: Sequence[int], loss: Callable[..., An
         InvalidInput: for unusable arguments, and parameters that change with the width.
         MissingRule, Unsound: where a network cannot be predicted.
     """
+    if not callable(build):
+        raise InvalidInput(f"build: {type(build).__name__} given; it is a function width -> (network, learning_rates)")
     sizes = list(widths)
     for width in sizes:
         check_whole("widths", width)

@@ -13,7 +13,7 @@ from sigprop.arrays import namespace, scaled
 from sigprop.datasets import PROBABILITIES, node_dataset
 from sigprop.engine import RULES, Context, Named, Value, demand_exact, interpret, known
 from sigprop.errors import SigpropError, Unsound
-from sigprop.network import Network, check_inputs, parameters
+from sigprop.network import Network, check_inputs, check_network, parameters
 from sigprop.predict.gradients import Gradients, gradients, mean_square
 from sigprop.predict.repeated import SecondMoments, repeated
 from sigprop.predict.statistics import Statistics, statistics
@@ -33,10 +33,11 @@ def interpretation(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, scra
     """Interpret ``net`` on inputs ``x``; what is sampled has other points, and fewer, for a ``scrambling`` above 0.
 
     Raises:
+        InvalidInput: for a model that is no network yet.
         MissingRule, Unsound: where the model cannot be predicted, naming the line.
     """
     context = Context(rules, scrambling=scrambling)
-    params, _ = parameters(context, net)
+    params, _ = parameters(context, check_network(net))
     return Interpretation(context, interpret(context, net.graph(*x), [*params, *(known(a) for a in jax.tree.leaves(x))]), params)
 
 
@@ -73,6 +74,7 @@ def propagate(net: Network, *x: Any, rules: Mapping[str, Any] = RULES, backward:
         InvalidInput: for unusable inputs.
         MissingRule, Unsound: where the model cannot be predicted, naming the line.
     """
+    check_network(net)
     check_inputs(x)
     rows = net.rows(*x)
 

@@ -85,7 +85,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _range(log10: float, dtype: Any) -> int:
-    limits = jnp.finfo(dtype)
-    if not np.isfinite(log10):
+    if not (np.isfinite(log10) and jnp.issubdtype(dtype, jnp.floating)):
         return 0
+    limits = jnp.finfo(dtype)
     return int(log10 > 2 * np.log10(float(limits.max)) - _MARGIN) - int(log10 < 2 * np.log10(float(limits.tiny)) + _MARGIN)

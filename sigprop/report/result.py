@@ -26,6 +26,7 @@ class Report:
         comparison: over ``node``: natural logarithm of measured over predicted E[z²], how large it may be, ``flag`` where it is larger,
             ``width`` where it is larger than noise alone explains, and finite width does.
         problems: verdicts and remarks, severe ones first.
+        panels: further datasets by name, of a report with ``details``; ``attrs["reason"]`` says why one is missing.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Report:
     measured: xr.Dataset
     comparison: xr.Dataset
     problems: list[Problem] = field(default_factory=list)
+    panels: dict[str, xr.Dataset] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -49,8 +51,9 @@ class Report:
         return self.table()
 
     def table(self, rows: int | None = None) -> Any:
-        """The table and the verdicts as a rich renderable; ``rows`` folds unremarkable rows in the middle of longer tables."""
-        return table.renderable(self, rows)
+        """The table and the verdicts as a rich renderable, of fewer columns on a narrow terminal; ``rows`` folds unremarkable rows in
+        the middle of longer tables."""
+        return table.Fitted(self, rows)
 
     def _repr_html_(self) -> str:
         return html.fragment(self)
@@ -74,11 +77,14 @@ class Report:
     def content(self) -> dict[str, Any]:
         """What :meth:`to_json` writes."""
         sets = {name: plain(getattr(self, name)) for name in ("predicted", "measured", "comparison")}
-        return {"name": self.name, "problems": [asdict(p) for p in self.problems], **sets}
+        panels = {"panels": {name: plain(data) for name, data in self.panels.items()}}
+        return {"name": self.name, "problems": [asdict(p) for p in self.problems], **sets, **panels}
 
     @classmethod
     def from_json(cls, path: str | Path) -> Report:
         """Read what :meth:`to_json` wrote."""
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         sets = {name: decoded(content[name]) for name in ("predicted", "measured", "comparison")}
-        return cls(content["name"], **sets, problems=[Problem(**{**p, "alike": tuple(p["alike"])}) for p in content["problems"]])
+        panels = {name: decoded(data) for name, data in content.get("panels", {}).items()}
+        problems = [Problem(**{**p, "alike": tuple(p["alike"])}) for p in content["problems"]]
+        return cls(content["name"], **sets, problems=problems, panels=panels)

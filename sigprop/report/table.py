@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console, Group
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -19,16 +21,21 @@ if TYPE_CHECKING:
 
 OUTSIDE = {-1: "underflow", 1: "overflow"}
 _BLIND = 2.0  # decades
+_NARROW = 110  # characters
 MARKS = {"dying": "dies", "exploding": "explodes", "vanishing-gradient": "g vanishes", "exploding-gradient": "g explodes",
          "epsilon": "epsilon", "zero-head": "zero", "fan-mismatch": "fan-in", "zero-branch": "zero branch", "narrow": "narrow",
          "approximate": "approximate", "disagreement": "differs"}
 
 
 def entries(report: Report) -> list[dict[str, Any]]:
-    """One mapping of strings per row: ``parent``, ``label``, ``shape``, ``severe``, and one for each of :func:`columns`."""
+    """One mapping per row: ``parent``, ``label``, ``shape``, ``flag`` and one for each of :func:`columns` are strings, ``severe`` says
+    whether it is marked, and ``order`` has the numbers that columns are sorted by."""
     gradient, its_measured = (log10_mean_square(data, "grad_variance") for data in (report.predicted, report.measured))
     predicted, measured = log10_mean_square(report.predicted), log10_mean_square(report.measured)
     stderr = np.asarray(report.measured["log10_second_moment_stderr"], float) * np.log(10)
+    with np.errstate(invalid="ignore"):
+        order = {"predicted": predicted, "measured": measured, "ratio": measured - predicted, "E[g²]": gradient,
+                 "g ratio": its_measured - gradient}
     out = []
     for k, node in enumerate(map(str, report.predicted.node.values)):
         path = str(report.predicted.path.values[k])
@@ -45,6 +52,7 @@ def entries(report: Report) -> list[dict[str, Any]]:
             "ratio": _ratio(measured[k] - predicted[k]) if np.isfinite(predicted[k] + measured[k]) else "",
             "E[g²]": "" if np.isnan(gradient[k]) else power(gradient[k]),
             "g ratio": _ratio(its_measured[k] - gradient[k]) if np.isfinite(gradient[k] + its_measured[k]) else "",
+            "order": {name: float(column[k]) for name, column in order.items()},
             "flag": ", ".join(dict.fromkeys(flags + ["differs"] * difference + ["g differs"] * its_difference)),
             "severe": difference or its_difference or any(p.severe for p in found),
         })
@@ -91,12 +99,25 @@ def _ratio(log10: float) -> str:
     return f"{10**log10:.3f}" if abs(log10) < 2 else power(log10)
 
 
-def renderable(report: Report, rows: int | None = None) -> Group:
+@dataclass(frozen=True)
+class Fitted:
+    """The table and the verdicts, as wide as the console; below ``_NARROW`` columns without shapes and measured numbers, whose ratio to
+    the predicted ones stays, and without lines between columns."""
+
+    report: Report
+    rows: int | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield renderable(self.report, self.rows, narrow=options.max_width < _NARROW)
+
+
+def renderable(report: Report, rows: int | None = None, narrow: bool = False) -> Group:
     grid = Table(title=Text(f"{report.name}: E[z²] at initialization"), title_justify="left", title_style="bold", expand=False,
-                 header_style="bold")
-    for name in ("module", "shape"):
-        grid.add_column(name, no_wrap=True)
-    numbers = columns(report)
+                 header_style="bold", box=SIMPLE_HEAD if narrow else HEAVY_HEAD, padding=(0, 1, 0, 0) if narrow else (0, 1))
+    named = ("module",) if narrow else ("module", "shape")
+    for name in named:
+        grid.add_column(name, no_wrap=not narrow, overflow="fold")
+    numbers = tuple(c for c in columns(report) if not (narrow and c == "measured"))
     for name in numbers:
         grid.add_column(Text("measured ± s.e." if name == "measured" else name), justify="right", no_wrap=True)
     grid.add_column("flag")
@@ -111,7 +132,8 @@ def renderable(report: Report, rows: int | None = None) -> Group:
             continue
         opened = _open(grid, opened, entry["parent"])
         style = "red" if entry["severe"] else "yellow" if entry["flag"] else ""
-        grid.add_row("  " * len(opened) + entry["label"], entry["shape"], *(entry[c] for c in numbers), entry["flag"], style=style)
+        shape = () if narrow else (entry["shape"],)
+        grid.add_row(Text("  " * len(opened) + entry["label"]), *shape, *(entry[c] for c in numbers), entry["flag"], style=style)
     return Group(grid, *_verdicts(report))
 
 
@@ -167,5 +189,5 @@ def footnote(report: Report) -> str:
 def text(report: Report, width: int) -> str:
     """The table as plain text."""
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None, force_terminal=False).print(renderable(report))
+    Console(file=stream, width=width, color_system=None, force_terminal=False).print(Fitted(report))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
