@@ -185,7 +185,7 @@ def _of_draw(group: Sequence[Atom]) -> Named | None:
         return None
     found = moment1(functions, 0.0, np.ones(()))
     error = _relative(found)
-    return Named((), found.value, 0, Note(error, METHODS.index(found.method))) if error < _SMOOTH else None
+    return Named((), found.value, 0, Note.systematic(error, METHODS.index(found.method))) if error < _SMOOTH else None
 
 
 def _two(scope: _Scope) -> Named:
