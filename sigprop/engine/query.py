@@ -153,7 +153,7 @@ class Query:
 
     def sampled(self, factors: Sequence[Factor], beside: Sequence[Named] = (), summed: Sequence[AnyLabel] = ()) -> Named:
         """Expectation by sampling, times what is ``beside`` it and summed: drawn once for all sums, where it has few entries."""
-        if beside and prod(la.size for la in union(labels for _, labels in factors)) > _FEW:
+        if (beside or summed) and prod(la.size for la in union(labels for _, labels in factors)) > _FEW:
             return replicates(self, factors, beside, summed).average()
         key, back, plain, memo = self._asked(factors)
         if ("sampled", key) not in memo:
