@@ -45,6 +45,7 @@ def minibatches(key, steps):
     return [jax.random.choice(k, len(X), (SIZE,), replace=False) for k in jax.random.split(key, steps)]
 
 
+@pytest.mark.slow
 def test_nnx_optimizer_is_watched_and_the_first_step_is_as_predicted(watch):
     @nnx.jit
     def step(model, optimizer, x, labels):
